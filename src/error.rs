@@ -1,0 +1,188 @@
+//! The one error type.
+
+use std::{fmt, io};
+
+/// What sending, receiving or making a channel can fail with.
+///
+/// Each variant is a decision for the caller: stop ([`Disconnected`](Error::Disconnected)), try again
+/// later ([`Empty`](Error::Empty), [`Full`](Error::Full), [`TimedOut`](Error::TimedOut),
+/// [`TooManyFdsInFlight`](Error::TooManyFdsInFlight)), or find out who is wrong (the others).
+///
+/// After any of them but [`Disconnected`](Error::Disconnected) the channel works as before: what failed
+/// to be sent was not sent at all, what failed to be received is consumed, its descriptors are closed,
+/// and the next call deals with the next message.
+///
+/// # Examples
+///
+/// ```
+/// use wormhole::{Error, channel};
+///
+/// let (tx, rx) = channel::<u32>()?;
+/// assert!(matches!(rx.try_recv(), Err(Error::Empty)));
+/// drop(tx);
+/// assert!(matches!(rx.try_recv(), Err(Error::Disconnected)));
+/// # Ok::<(), Error>(())
+/// ```
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// Every copy of the other end, in every process, is gone. For a receiver the queue is empty as well.
+    /// Nothing can change that: stop using the channel.
+    Disconnected,
+    /// `try_recv`: no message is waiting. Nothing was consumed.
+    Empty,
+    /// `try_send`: the kernel's buffer has no room. Nothing was sent.
+    Full,
+    /// The deadline passed before a message came, or before there was room for one. Nothing was
+    /// consumed or sent.
+    TimedOut,
+    /// The message cannot be written as JSON, say because its map has keys that are neither strings nor
+    /// numbers, or because its own `Serialize` failed. Nothing was sent.
+    Encode {
+        /// The message's type.
+        type_name: &'static str,
+        /// What its serialization reported.
+        reason: String,
+    },
+    /// A message was received and is not a value of the expected type. It is consumed.
+    Decode {
+        /// The expected type.
+        type_name: &'static str,
+        /// What is wrong, and at which line and column of the text.
+        reason: String,
+    },
+    /// The message's text is longer than the channel end allows (`max_message_len`). A message to be
+    /// sent was not sent; a received one is consumed, without having been read.
+    TooLarge {
+        /// Length of the message's text in bytes.
+        size: u64,
+        /// The longest allowed, in bytes.
+        limit: u64,
+    },
+    /// The message carries more descriptors than one packet can. Nothing was sent.
+    TooManyFds {
+        /// Descriptors of the message: those of its fields, those given to `send_with_fds`, and one
+        /// more if its text does not fit one packet.
+        count: usize,
+        /// The most that a packet carries.
+        limit: usize,
+    },
+    /// Too many descriptors that this user sent are still in flight, not yet received
+    /// (`ETOOMANYREFS`; the bound is the sender's `RLIMIT_NOFILE`). Nothing was sent; it works again as
+    /// soon as some of them have been received.
+    TooManyFdsInFlight,
+    /// The message came, but not all of its descriptors: this process is out of descriptors
+    /// (`RLIMIT_NOFILE`), or a security module refused them. The message is consumed and those that did
+    /// come are closed.
+    FdsLost,
+    /// The message carries descriptors which nothing claims: neither its fields nor
+    /// [`recv_with_fds`](crate::Receiver::recv_with_fds). It is consumed and the descriptors are closed.
+    UnexpectedFds {
+        /// How many descriptors nothing claimed.
+        count: usize,
+    },
+    /// What came is no wormhole packet, so a foreign or broken program is at the other end. It is
+    /// consumed.
+    Malformed {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A descriptor that was to become a [`Sender`](crate::Sender) or [`Receiver`](crate::Receiver) is
+    /// not a connected unix `SOCK_SEQPACKET` socket. It is closed.
+    NotAChannel {
+        /// What it is instead.
+        reason: String,
+    },
+    /// The kernel refused an operation for a reason that has nothing to do with the channel's state,
+    /// such as a lack of memory or of descriptors, or a sandbox that denies a system call.
+    Io {
+        /// What was attempted.
+        operation: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+/// A [`Result`](std::result::Result) whose error is [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    pub(crate) fn io(operation: &'static str, source: impl Into<io::Error>) -> Self {
+        Error::Io {
+            operation,
+            source: source.into(),
+        }
+    }
+
+    pub(crate) fn malformed(reason: impl Into<String>) -> Self {
+        Error::Malformed {
+            reason: reason.into(),
+        }
+    }
+
+    pub(crate) fn encode<T>(reason: impl fmt::Display) -> Self {
+        Error::Encode {
+            type_name: std::any::type_name::<T>(),
+            reason: reason.to_string(),
+        }
+    }
+
+    pub(crate) fn decode<T>(reason: impl fmt::Display) -> Self {
+        Error::Decode {
+            type_name: std::any::type_name::<T>(),
+            reason: reason.to_string(),
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Disconnected => {
+                f.write_str("channel is disconnected: every copy of its other end is gone")
+            }
+            Error::Empty => f.write_str("cannot receive now: the channel is empty"),
+            Error::Full => f.write_str("cannot send now: the channel is full"),
+            Error::TimedOut => f.write_str("timed out waiting for the channel"),
+            Error::Encode { type_name, reason } => {
+                write!(f, "cannot encode a message of type `{type_name}`: {reason}")
+            }
+            Error::Decode { type_name, reason } => {
+                write!(f, "cannot decode a message as `{type_name}`: {reason}")
+            }
+            Error::TooLarge { size, limit } => write!(
+                f,
+                "message of {size} bytes is longer than the limit of {limit} bytes"
+            ),
+            Error::TooManyFds { count, limit } => write!(
+                f,
+                "cannot send {count} descriptors in one message: the limit is {limit}"
+            ),
+            Error::TooManyFdsInFlight => f.write_str(
+                "cannot send descriptors now: too many that this user sent have not been received yet",
+            ),
+            Error::FdsLost => f.write_str(
+                "descriptors of a received message were lost: this process is out of descriptors, \
+                 or a security module refused them",
+            ),
+            Error::UnexpectedFds { count } => write!(
+                f,
+                "received a message with {count} descriptors that nothing claims"
+            ),
+            Error::Malformed { reason } => write!(f, "received a malformed packet: {reason}"),
+            Error::NotAChannel { reason } => {
+                write!(f, "descriptor is not an end of a channel: {reason}")
+            }
+            Error::Io { operation, .. } => write!(f, "cannot {operation}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Error::Io { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}

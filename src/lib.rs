@@ -1,0 +1,164 @@
+//! Typed channels between Linux processes: what [`std::sync::mpsc`] is to threads.
+//!
+//! A channel is an anonymous unix domain socket. A message is one packet: its JSON text, with the text's
+//! length before it. There are four verbs, [`send`](Sender::send),
+//! [`send_with_fds`](Sender::send_with_fds), [`recv`](Receiver::recv) and
+//! [`recv_with_fds`](Receiver::recv_with_fds), and they never hang, never leak and never tear a message.
+//!
+//! # Hello, world
+//!
+//! Any type that serde can serialize is a message.
+//!
+//! ```
+//! use wormhole::channel;
+//!
+//! let (tx, rx) = channel::<String>()?;
+//! tx.send("hello, world".to_owned())?;
+//! assert_eq!(rx.recv()?, "hello, world");
+//! # Ok::<(), wormhole::Error>(())
+//! ```
+//!
+//! # Two processes
+//!
+//! A channel that exists before a `fork` reaches from one process to the other. Both then have both ends:
+//! **each process drops the end that it does not use**, or nobody will ever be told that the other
+//! side is gone.
+//!
+//! ```
+//! use nix::sys::wait::waitpid;
+//! use nix::unistd::{ForkResult, fork};
+//! use wormhole::{Error, channel};
+//!
+//! let (tx, rx) = channel::<(u32, Vec<f64>)>()?;
+//! match unsafe { fork()? } {
+//!     ForkResult::Child => {
+//!         drop(rx);
+//!         let sent = tx.send((7, vec![0.1, 0.2]));
+//!         std::process::exit(sent.is_err().into());
+//!     }
+//!     ForkResult::Parent { child } => {
+//!         drop(tx);
+//!         assert_eq!(rx.recv()?, (7, vec![0.1, 0.2]));
+//!         // The child is gone, and with it the last sender: an error, not a wait for ever.
+//!         assert!(matches!(rx.recv(), Err(Error::Disconnected)));
+//!         waitpid(child, None)?;
+//!     }
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Many senders, many receivers
+//!
+//! Both ends can be cloned, and inherited by any number of processes. Each message reaches exactly one
+//! receiver, so a pool of workers is one channel of jobs that all of them receive from, and one of results
+//! that all of them send to: `examples/wordcount` is such a program.
+//!
+//! # Descriptors and channels inside messages
+//!
+//! An open file, a socket or a pipe travels as a field of a message, see [`fd`], or beside it with the
+//! `_with_fds` verbs. [`Sender`] and [`Receiver`] are fields like any others: a request can carry the
+//! channel for its reply.
+//!
+//! # Not waiting
+//!
+//! [`try_send`](Sender::try_send) and [`try_recv`](Receiver::try_recv) never block,
+//! [`send_timeout`](Sender::send_timeout) and [`recv_timeout`](Receiver::recv_timeout) give up at a
+//! deadline. For other event loops both ends are [`AsFd`](std::os::fd::AsFd): poll them for
+//! readability or writability and then use the `try_` forms. The descriptors themselves stay blocking;
+//! nothing that this crate does sets a flag on a socket which another process shares.
+//!
+//! # Guarantees
+//!
+//! 1. A message reaches exactly one receiver, whole, or nobody.
+//! 2. Messages through one channel arrive in the order in which the kernel accepted them.
+//! 3. `send` returning `Ok` means that the kernel has the whole message. It outlives its sender.
+//! 4. `recv` never waits in the middle of a message. The `try_` forms never block, a timeout is a deadline.
+//! 5. After any error but [`Error::Disconnected`] the next `recv` gives the next message.
+//! 6. Received descriptors are close-on-exec from the first moment, and closed on every error. Descriptors
+//!    that got lost, or that nobody asked for, are errors.
+//! 7. [`Error::Disconnected`] means that every copy of the other end, in every process, is gone; for a
+//!    receiver also that no message is left.
+//! 8. Nothing that the other side sends can cause a panic, a hang, memory use beyond the limit, or damage.
+//! 9. No `SIGPIPE`, no `EINTR`, and no flag is set on the socket that other processes share.
+//! 10. Every finite float, every integer up to 128 bits and every string arrives exactly as it left.
+//!
+//! # Limits
+//!
+//! - A channel is bounded by bytes: about 200 KB, or 278 small messages, by default
+//!   ([`Options::buffer`]). There is no unbounded channel, and no way to know how much is queued.
+//! - A message is at most 64 MiB of text unless set otherwise ([`Options::max_message_len`]). What does
+//!   not fit the socket's buffer goes through a memfd, at about half a millisecond for each MB.
+//! - A message carries at most 253 descriptors, or 252 beside text that needs a memfd.
+//! - Text nests at most 127 levels deep.
+//! - Each thread that receives has a buffer of 256 KiB, of which only what messages have filled takes up
+//!   memory. Each one that sends keeps its buffer, as long as it is at most 1 MiB.
+//!
+//! What JSON cannot carry:
+//!
+//! | value | what happens |
+//! |---|---|
+//! | NaN, infinities | written as `null`: an error on receive, `None` in an `Option` |
+//! | `Some(None)`, `Some(())` | arrives as `None` |
+//! | map whose keys are neither strings nor numbers, booleans, chars or field-less enum variants | [`Error::Encode`] |
+//! | 128-bit integers inside `untagged`, internally tagged or `flatten`ed types | [`Error::Decode`] beyond 64 bits: serde buffers these types |
+//! | borrowed data such as `&str` | does not compile: a message must own what it holds to be received |
+//! | bytes (`Vec<u8>`) | correct, as a list of numbers: bulk data is better sent as a descriptor |
+//!
+//! # What it is not
+//!
+//! No Windows, no macOS, no second encoding, no broker, no threads of its own, no files, no environment.
+
+#![warn(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        reason = "a unit test that is surprised should panic"
+    )
+)]
+
+mod buffer;
+mod error;
+pub mod fd;
+mod options;
+mod packet;
+mod receiver;
+mod sender;
+mod socket;
+mod spill;
+mod wait;
+
+pub use error::{Error, Result};
+pub use options::Options;
+pub use receiver::{IntoIter, Iter, Receiver, TryIter};
+pub use sender::Sender;
+
+/// Makes a channel with the default [`Options`].
+///
+/// Both descriptors are close-on-exec. Never blocks.
+///
+/// # Errors
+///
+/// [`Error::Io`] when the process is out of descriptors or the kernel out of memory.
+///
+/// # Examples
+///
+/// ```
+/// use wormhole::{Error, channel};
+///
+/// let (tx, rx) = channel::<[i64; 2]>()?;
+/// tx.send([1, -1])?;
+/// assert_eq!(rx.recv()?, [1, -1]);
+///
+/// drop(tx);
+/// assert!(matches!(rx.recv(), Err(Error::Disconnected)));
+/// # Ok::<(), Error>(())
+/// ```
+pub fn channel<T>() -> Result<(Sender<T>, Receiver<T>)> {
+    Options::new().channel()
+}

@@ -1,0 +1,107 @@
+//! Settings of a channel.
+
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::receiver::Receiver;
+use crate::sender::Sender;
+use crate::socket;
+
+/// The longest text, in bytes, that an end sends and receives unless it is told otherwise.
+pub(crate) const DEFAULT_MAX_MESSAGE_LEN: usize = 64 * 1024 * 1024;
+
+/// Settings for a new channel. [`channel`](crate::channel) uses the defaults.
+///
+/// # Examples
+///
+/// ```
+/// use wormhole::{Error, Options};
+///
+/// let (tx, rx) = Options::new().max_message_len(16).channel::<String>()?;
+/// tx.send("short".to_owned())?;
+/// assert_eq!(rx.recv()?, "short");
+///
+/// let error = tx.send("a text that is longer".to_owned()).unwrap_err();
+/// assert_eq!(
+///     error.to_string(),
+///     "message of 23 bytes is longer than the limit of 16 bytes"
+/// );
+/// # Ok::<(), Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Options {
+    max_message_len: usize,
+    buffer: Option<usize>,
+}
+
+impl Options {
+    /// Starts from the defaults: messages of at most 64 MiB, the kernel's default buffer.
+    #[must_use]
+    pub fn new() -> Self {
+        Options {
+            max_message_len: DEFAULT_MAX_MESSAGE_LEN,
+            buffer: None,
+        }
+    }
+
+    /// Sets the longest message, in bytes of its JSON text. 64 MiB by default.
+    ///
+    /// It holds for both ends, and for their copies in other processes after a fork. An end that is sent
+    /// in a message arrives with the default, as the limit protects the process that receives:
+    /// [`Receiver::set_max_message_len`] sets it there.
+    #[must_use]
+    pub fn max_message_len(mut self, bytes: usize) -> Self {
+        self.max_message_len = bytes;
+        self
+    }
+
+    /// Sets the size of the kernel's buffer in bytes: how much may be sent that is not yet received.
+    ///
+    /// This is `SO_SNDBUF` of [`socket(7)`](https://man7.org/linux/man-pages/man7/socket.7.html): the
+    /// kernel doubles the number to make room for its bookkeeping (some 770 bytes for a small message),
+    /// and raises one that is below its minimum. The default is `net.core.wmem_default`, usually
+    /// 212,992 bytes, in which 278 small messages fit. A message longer than the buffer can still be
+    /// sent, through a memfd.
+    #[must_use]
+    pub fn buffer(mut self, bytes: usize) -> Self {
+        self.buffer = Some(bytes);
+        self
+    }
+
+    /// Makes a channel with these settings.
+    ///
+    /// Both descriptors are close-on-exec. Never blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`](crate::Error::Io) when the process is out of descriptors or the kernel out of memory,
+    /// and when [`buffer`](Self::buffer) is more than `net.core.wmem_max` allows.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use wormhole::{Error, Options};
+    ///
+    /// // A small buffer: whoever sends soon waits for the receivers.
+    /// let (tx, rx) = Options::new().buffer(4096).channel::<u8>()?;
+    /// while tx.try_send(0).is_ok() {}
+    /// assert!(rx.try_iter().count() < 50);
+    ///
+    /// let error = Options::new().buffer(usize::MAX).channel::<u8>().unwrap_err();
+    /// assert!(matches!(error, Error::Io { .. }));
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn channel<T>(&self) -> Result<(Sender<T>, Receiver<T>)> {
+        let (sending, receiving) = socket::pair(self.buffer)?;
+        Ok((
+            Sender::new(Arc::new(sending), self.max_message_len),
+            Receiver::new(Arc::new(receiving), self.max_message_len),
+        ))
+    }
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options::new()
+    }
+}

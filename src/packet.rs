@@ -1,0 +1,158 @@
+//! The wire: a packet is the length of a message's JSON text, 8 bytes little-endian, then the text, or
+//! as much of it as fits. Pure: no system calls here. PROTOCOL.md is the specification.
+
+use std::io;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::{Error, Result};
+
+/// Bytes of a packet before the text.
+pub(crate) const HEADER: usize = 8;
+
+/// The longest packet, and so the size of a receiver's buffer.
+pub(crate) const MAX_PACKET: usize = 256 * 1024;
+
+/// Writes the whole packet of `message` into `packet`, whatever was there before.
+pub(crate) fn encode<T: Serialize>(message: &T, limit: usize, packet: &mut Vec<u8>) -> Result<()> {
+    packet.clear();
+    packet.extend_from_slice(&[0; HEADER]);
+    let mut text = Text {
+        packet,
+        limit,
+        len: 0,
+    };
+    let encoded = serde_json::to_writer(&mut text, message);
+    let len = text.len;
+    encoded.map_err(Error::encode::<T>)?;
+    if len > limit as u64 {
+        return Err(Error::TooLarge {
+            size: len,
+            limit: limit as u64,
+        });
+    }
+    if let Some(header) = packet.first_chunk_mut() {
+        *header = len.to_le_bytes();
+    }
+    Ok(())
+}
+
+/// Appends to a packet up to a limit, and beyond it only counts.
+struct Text<'a> {
+    packet: &'a mut Vec<u8>,
+    limit: usize,
+    len: u64,
+}
+
+impl io::Write for Text<'_> {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_all(bytes)?;
+        Ok(bytes.len())
+    }
+
+    #[inline]
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.len += bytes.len() as u64;
+        if self.len <= self.limit as u64 {
+            self.packet.extend_from_slice(bytes);
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A received packet, taken apart.
+#[derive(Debug)]
+pub(crate) struct Packet<'a> {
+    /// The text that came in the packet itself.
+    pub(crate) inline: &'a [u8],
+    /// Length of the rest of the text, which is in a memfd. Zero for most messages.
+    pub(crate) missing: usize,
+}
+
+impl<'a> Packet<'a> {
+    /// Checks a packet's length against what came and against `limit`, the longest text allowed.
+    pub(crate) fn parse(packet: &'a [u8], limit: usize) -> Result<Self> {
+        let Some((header, inline)) = packet.split_first_chunk::<HEADER>() else {
+            return Err(Error::malformed(format!(
+                "{} bytes are too few for the length of a message, which takes {HEADER}",
+                packet.len()
+            )));
+        };
+        let declared = u64::from_le_bytes(*header);
+        let inline_len = inline.len() as u64;
+        if declared < inline_len {
+            return Err(Error::malformed(format!(
+                "{inline_len} bytes of text came with a declared length of {declared}"
+            )));
+        }
+        match usize::try_from(declared) {
+            Ok(len) if len <= limit => Ok(Packet {
+                inline,
+                missing: len - inline.len(),
+            }),
+            _ => Err(Error::TooLarge {
+                size: declared,
+                limit: limit as u64,
+            }),
+        }
+    }
+}
+
+/// Reads a message from its whole text.
+pub(crate) fn decode<T: DeserializeOwned>(text: &[u8]) -> Result<T> {
+    serde_json::from_slice(text).map_err(Error::decode::<T>)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn encode_replaces_what_the_buffer_held() {
+        let mut packet = b"left over".to_vec();
+        encode(&"hi", 4, &mut packet).unwrap();
+        assert_eq!(packet, b"\x04\0\0\0\0\0\0\0\"hi\"");
+    }
+
+    #[test]
+    fn encode_counts_beyond_the_limit_without_storing() {
+        let mut packet = Vec::new();
+        let error = encode(&"x".repeat(1000), 100, &mut packet).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "message of 1002 bytes is longer than the limit of 100 bytes"
+        );
+        assert!(packet.len() <= HEADER + 100);
+    }
+
+    #[test]
+    fn parse_tells_inline_from_missing() {
+        let mut bytes = 5u64.to_le_bytes().to_vec();
+        bytes.extend_from_slice(b"tru");
+        let packet = Packet::parse(&bytes, 5).unwrap();
+        assert_eq!((packet.inline, packet.missing), (&b"tru"[..], 2));
+    }
+
+    #[test]
+    fn parse_names_what_is_wrong() {
+        let reason = |bytes: &[u8]| Packet::parse(bytes, 10).unwrap_err().to_string();
+        assert_eq!(
+            reason(b"abc"),
+            "received a malformed packet: 3 bytes are too few for the length of a message, which takes 8"
+        );
+        assert_eq!(
+            reason(b"\x01\0\0\0\0\0\0\0true"),
+            "received a malformed packet: 4 bytes of text came with a declared length of 1"
+        );
+        assert_eq!(
+            reason(&[0xff; 8]),
+            "message of 18446744073709551615 bytes is longer than the limit of 10 bytes"
+        );
+    }
+}

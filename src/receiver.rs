@@ -1,0 +1,434 @@
+//! The receiving end, and its iterators.
+
+use std::cell::Cell;
+use std::fmt;
+use std::iter::FusedIterator;
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::event::PollFlags;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::buffer::Lease;
+use crate::error::{Error, Result};
+use crate::fd::{Carried, Incoming};
+use crate::options::DEFAULT_MAX_MESSAGE_LEN;
+use crate::packet::{self, MAX_PACKET, Packet};
+use crate::socket::{Received, Socket};
+use crate::wait::{Stop, Wait, until_ready};
+use crate::{fd, spill};
+
+thread_local! {
+    static PACKET: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    static LONG_TEXT: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// The receiving end of a channel: [`channel`](crate::channel) makes it.
+///
+/// Clones, and copies in other processes, share the work: each message reaches exactly one of them.
+/// Clones share one descriptor, so cloning cannot fail and costs none. The end is closed when the last
+/// clone in this process is dropped; the senders see [`Error::Disconnected`] when it is closed in every
+/// process.
+///
+/// A receiver can itself be sent, as a message or as a field of one. What arrives is a receiver of the
+/// same channel with the default [`max_message_len`](crate::Options::max_message_len).
+pub struct Receiver<T> {
+    socket: Arc<Socket>,
+    max_message_len: usize,
+    message: PhantomData<fn() -> T>,
+}
+
+impl<T> Receiver<T> {
+    pub(crate) fn new(socket: Arc<Socket>, max_message_len: usize) -> Self {
+        Receiver {
+            socket,
+            max_message_len,
+            message: PhantomData,
+        }
+    }
+
+    /// Sets the longest text, in bytes, that this handle accepts, as
+    /// [`Options::max_message_len`](crate::Options::max_message_len) does at creation. For receivers that
+    /// came in a message or were made from a descriptor. Other clones keep their limit.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use wormhole::{Error, channel};
+    ///
+    /// let (tx, mut rx) = channel::<String>()?;
+    /// rx.set_max_message_len(8);
+    /// tx.send("1234567".to_owned())?; // 9 bytes with its quotes
+    /// tx.send("123456".to_owned())?;
+    /// assert!(matches!(rx.recv(), Err(Error::TooLarge { size: 9, limit: 8 })));
+    /// assert_eq!(rx.recv()?, "123456");
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn set_max_message_len(&mut self, bytes: usize) {
+        self.max_message_len = bytes;
+    }
+}
+
+impl<T: DeserializeOwned> Receiver<T> {
+    /// Receives the next message.
+    ///
+    /// Blocks until one comes or no sender is left. It never waits in the middle of a message: what is
+    /// there is there as a whole.
+    ///
+    /// # Errors
+    ///
+    /// After all but the first, the next call gives the next message; all but the first and the last mean
+    /// that one was received, which is consumed and whose descriptors are closed:
+    ///
+    /// - [`Error::Disconnected`]: every copy of the sender, in every process, is gone, and so is every
+    ///   message.
+    /// - [`Error::Decode`]: the message is not a `T`.
+    /// - [`Error::TooLarge`]: its text is longer than the limit.
+    /// - [`Error::FdsLost`]: this process is out of descriptors, those of the message are lost.
+    /// - [`Error::UnexpectedFds`]: it carries descriptors that none of its fields claims.
+    /// - [`Error::Malformed`]: the other side does not speak wormhole's protocol.
+    /// - [`Error::Io`]: the kernel refused, for want of memory for instance.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use wormhole::{Error, channel};
+    ///
+    /// let (tx, rx) = channel::<Vec<u8>>()?;
+    /// tx.send(vec![1, 2, 3])?;
+    /// drop(tx);
+    /// assert_eq!(rx.recv()?, [1, 2, 3]); // a message outlives its sender
+    /// assert!(matches!(rx.recv(), Err(Error::Disconnected)));
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn recv(&self) -> Result<T> {
+        self.recv_without_fds(Wait::Forever)
+    }
+
+    /// Receives the next message, and the descriptors that came beside it: those of
+    /// [`send_with_fds`](crate::Sender::send_with_fds), in order.
+    ///
+    /// They are close-on-exec. There may be none, or more than expected: how many there are is up to the
+    /// sender. Blocks as [`recv`](Self::recv) does.
+    ///
+    /// # Errors
+    ///
+    /// As [`recv`](Self::recv), without [`Error::UnexpectedFds`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::os::fd::AsFd;
+    /// use wormhole::{Error, channel};
+    ///
+    /// let (tx, rx) = channel::<u8>()?;
+    /// let null = std::fs::File::open("/dev/null")?;
+    /// tx.send_with_fds(1, &[null.as_fd(), null.as_fd()])?;
+    /// tx.send_with_fds(2, &[null.as_fd()])?;
+    ///
+    /// let (message, fds) = rx.recv_with_fds()?;
+    /// assert_eq!((message, fds.len()), (1, 2));
+    /// // Who does not ask for descriptors gets an error rather than losing them silently.
+    /// assert!(matches!(rx.recv(), Err(Error::UnexpectedFds { count: 1 })));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn recv_with_fds(&self) -> Result<(T, Vec<OwnedFd>)> {
+        let (message, mut left) = self.recv_within(Wait::Forever)?;
+        Ok((message, left.drain(..).flatten().collect()))
+    }
+
+    /// Receives a message if one is waiting. Never blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Empty`] when none is waiting, otherwise as [`recv`](Self::recv).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use wormhole::{Error, channel};
+    ///
+    /// let (tx, rx) = channel::<char>()?;
+    /// assert!(matches!(rx.try_recv(), Err(Error::Empty)));
+    /// tx.send('a')?;
+    /// assert_eq!(rx.try_recv()?, 'a');
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn try_recv(&self) -> Result<T> {
+        self.recv_without_fds(Wait::Never)
+    }
+
+    /// Receives the next message, waiting for at most `timeout`.
+    ///
+    /// The timeout is a deadline, counted from the call: neither signals nor messages that another
+    /// receiver was faster to take prolong it. Zero tries once.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TimedOut`] when none came in time, otherwise as [`recv`](Self::recv).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use wormhole::{Error, channel};
+    ///
+    /// let (tx, rx) = channel::<char>()?;
+    /// let late = rx.recv_timeout(Duration::from_millis(10));
+    /// assert!(matches!(late, Err(Error::TimedOut)));
+    /// tx.send('a')?;
+    /// assert_eq!(rx.recv_timeout(Duration::from_millis(10))?, 'a');
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn recv_timeout(&self, timeout: Duration) -> Result<T> {
+        self.recv_without_fds(Wait::at_most(timeout))
+    }
+
+    /// Iterates over the messages, blocking for each as [`recv`](Self::recv) does.
+    ///
+    /// Ends when the channel is disconnected. Every other error is an item, after which the next one is
+    /// the next message. An [`Error::Io`] may stay for ever: who goes on after errors should give up
+    /// on that one.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use wormhole::{Error, channel};
+    ///
+    /// let (tx, rx) = channel::<u32>()?;
+    /// for number in 1..=3 {
+    ///     tx.send(number)?;
+    /// }
+    /// drop(tx);
+    /// let numbers = rx.iter().collect::<Result<Vec<_>, Error>>()?;
+    /// assert_eq!(numbers, [1, 2, 3]);
+    /// assert!(rx.iter().next().is_none());
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn iter(&self) -> Iter<'_, T> {
+        Iter { receiver: self }
+    }
+
+    /// Iterates over the messages that are waiting. Never blocks.
+    ///
+    /// Ends when the channel is empty or disconnected. Every other error is an item.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use wormhole::{Error, channel};
+    ///
+    /// let (tx, rx) = channel::<u32>()?;
+    /// assert_eq!(rx.try_iter().count(), 0);
+    /// tx.send(1)?;
+    /// tx.send(2)?;
+    /// assert_eq!(rx.try_iter().sum::<Result<u32, Error>>()?, 3);
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn try_iter(&self) -> TryIter<'_, T> {
+        TryIter { receiver: self }
+    }
+
+    fn recv_without_fds(&self, wait: Wait) -> Result<T> {
+        let (message, left) = self.recv_within(wait)?;
+        match left.iter().flatten().count() {
+            0 => Ok(message),
+            count => Err(Error::UnexpectedFds { count }),
+        }
+    }
+
+    /// Receives a message, and what is left of its descriptors after its fields took theirs.
+    fn recv_within(&self, wait: Wait) -> Result<(T, Incoming)> {
+        let mut packet = Lease::take(&PACKET);
+        if packet.len() != MAX_PACKET {
+            *packet = vec![0; MAX_PACKET]; // fresh zeroed memory, which takes up none until written to
+        }
+        let mut long_text = Lease::take(&LONG_TEXT);
+        let mut fds = fd::incoming();
+        let text = receive(
+            &self.socket,
+            self.max_message_len,
+            wait,
+            &mut packet,
+            &mut long_text,
+            &mut fds,
+        )?;
+        let (message, left) = fd::distribute(fds, || packet::decode(text));
+        Ok((message?, left))
+    }
+}
+
+/// Receives the whole text of the next message, into one of the two buffers, and its descriptors.
+fn receive<'a>(
+    socket: &Socket,
+    limit: usize,
+    wait: Wait,
+    packet: &'a mut [u8],
+    long_text: &'a mut Vec<u8>,
+    fds: &mut Incoming,
+) -> Result<&'a [u8]> {
+    let received = until_ready(socket, PollFlags::IN, wait, |may_block| {
+        socket.recv(packet, |fd| fds.push(Some(fd)), may_block)
+    });
+    let len = match received {
+        Ok(Received::Packet { lost: true, .. }) => return Err(Error::FdsLost),
+        Ok(Received::Packet { len, .. }) => len,
+        Ok(Received::End) => return Err(Error::Disconnected),
+        Err(Stop::WouldBlock) => return Err(Error::Empty),
+        Err(Stop::TimedOut) => return Err(Error::TimedOut),
+        Err(Stop::Failed(errno)) => return Err(Error::io("receive a message", errno)),
+    };
+    let Some(packet) = packet.get(..len) else {
+        return Err(Error::malformed(format!(
+            "a packet of {len} bytes is longer than the limit of {MAX_PACKET}"
+        )));
+    };
+    let packet = Packet::parse(packet, limit)?;
+    if packet.missing == 0 {
+        return Ok(packet.inline);
+    }
+    let Some(memfd) = fds.first_mut().and_then(Option::take) else {
+        return Err(Error::malformed(format!(
+            "{} bytes of text are missing and no descriptor came with the rest",
+            packet.missing
+        )));
+    };
+    fds.remove(0); // the memfd's place: it does not count for the indices in the text
+    long_text.clear();
+    long_text.extend_from_slice(packet.inline);
+    spill::read(&memfd, packet.missing, long_text)?;
+    Ok(long_text)
+}
+
+impl<T> Clone for Receiver<T> {
+    fn clone(&self) -> Self {
+        Receiver::new(Arc::clone(&self.socket), self.max_message_len)
+    }
+}
+
+impl<T> AsFd for Receiver<T> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl<T> fmt::Debug for Receiver<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Receiver")
+            .field("fd", &self.as_fd().as_raw_fd())
+            .field("max_message_len", &self.max_message_len)
+            .finish()
+    }
+}
+
+/// Takes over a descriptor that came from elsewhere, say from a parent process.
+///
+/// Fails with [`Error::NotAChannel`], and closes it, unless it is a connected unix `SOCK_SEQPACKET`
+/// socket. Its flags, close-on-exec among them, stay as they are.
+impl<T> TryFrom<OwnedFd> for Receiver<T> {
+    type Error = Error;
+
+    fn try_from(fd: OwnedFd) -> Result<Self> {
+        let socket = Arc::new(Socket::adopt(fd)?);
+        Ok(Receiver::new(socket, DEFAULT_MAX_MESSAGE_LEN))
+    }
+}
+
+/// Gives up the descriptor. While other clones share it, it is duplicated, which fails with
+/// [`Error::Io`] when the process is out of descriptors.
+impl<T> TryFrom<Receiver<T>> for OwnedFd {
+    type Error = Error;
+
+    fn try_from(receiver: Receiver<T>) -> Result<OwnedFd> {
+        Socket::release(receiver.socket)
+    }
+}
+
+impl<T> Serialize for Receiver<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        fd::carry(serializer, || Ok(Carried::End(Arc::clone(&self.socket))))
+    }
+}
+
+impl<'de, T> Deserialize<'de> for Receiver<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Receiver::try_from(fd::claim(deserializer)?).map_err(de::Error::custom)
+    }
+}
+
+/// Blocking iterator over the messages of a channel: [`Receiver::iter`].
+#[derive(Clone, Debug)]
+pub struct Iter<'a, T> {
+    receiver: &'a Receiver<T>,
+}
+
+impl<T: DeserializeOwned> Iterator for Iter<'_, T> {
+    type Item = Result<T>;
+
+    fn next(&mut self) -> Option<Result<T>> {
+        unless_disconnected(self.receiver.recv())
+    }
+}
+
+impl<T: DeserializeOwned> FusedIterator for Iter<'_, T> {}
+
+/// Iterator over the messages that are waiting in a channel: [`Receiver::try_iter`].
+#[derive(Clone, Debug)]
+pub struct TryIter<'a, T> {
+    receiver: &'a Receiver<T>,
+}
+
+impl<T: DeserializeOwned> Iterator for TryIter<'_, T> {
+    type Item = Result<T>;
+
+    fn next(&mut self) -> Option<Result<T>> {
+        match self.receiver.try_recv() {
+            Err(Error::Empty) => None,
+            received => unless_disconnected(received),
+        }
+    }
+}
+
+/// Blocking iterator that owns the receiver.
+#[derive(Clone, Debug)]
+pub struct IntoIter<T> {
+    receiver: Receiver<T>,
+}
+
+impl<T: DeserializeOwned> Iterator for IntoIter<T> {
+    type Item = Result<T>;
+
+    fn next(&mut self) -> Option<Result<T>> {
+        unless_disconnected(self.receiver.recv())
+    }
+}
+
+impl<T: DeserializeOwned> FusedIterator for IntoIter<T> {}
+
+fn unless_disconnected<T>(received: Result<T>) -> Option<Result<T>> {
+    match received {
+        Err(Error::Disconnected) => None,
+        received => Some(received),
+    }
+}
+
+impl<T: DeserializeOwned> IntoIterator for Receiver<T> {
+    type Item = Result<T>;
+    type IntoIter = IntoIter<T>;
+
+    fn into_iter(self) -> IntoIter<T> {
+        IntoIter { receiver: self }
+    }
+}
+
+impl<'a, T: DeserializeOwned> IntoIterator for &'a Receiver<T> {
+    type Item = Result<T>;
+    type IntoIter = Iter<'a, T>;
+
+    fn into_iter(self) -> Iter<'a, T> {
+        self.iter()
+    }
+}

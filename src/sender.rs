@@ -1,0 +1,380 @@
+//! The sending end.
+
+use std::borrow::Borrow;
+use std::cell::Cell;
+use std::fmt;
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::event::PollFlags;
+use rustix::io::Errno;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::buffer::Lease;
+use crate::error::{Error, Result};
+use crate::fd::Carried;
+use crate::options::DEFAULT_MAX_MESSAGE_LEN;
+use crate::packet::{self, MAX_PACKET};
+use crate::socket::{MAX_FDS, Socket};
+use crate::wait::{Stop, Wait, until_ready};
+use crate::{fd, spill};
+
+thread_local! {
+    static PACKET: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// The sending end of a channel: [`channel`](crate::channel) makes it.
+///
+/// Clones share one descriptor, so cloning cannot fail and costs none. Any number of threads and
+/// processes may send at the same time; each message is sent whole or not at all. The end is closed when
+/// the last clone in this process is dropped; the receivers see [`Error::Disconnected`] when it is closed
+/// in every process.
+///
+/// A sender can itself be sent, as a message or as a field of one. What arrives is a sender of the same
+/// channel with the default [`max_message_len`](crate::Options::max_message_len).
+///
+/// # Examples
+///
+/// Request and reply: a request carries the sender on which its answer is awaited.
+///
+/// ```
+/// use serde::{Deserialize, Serialize};
+/// use wormhole::{Error, Sender, channel};
+///
+/// #[derive(Serialize, Deserialize)]
+/// struct Double {
+///     number: u32,
+///     reply: Sender<u32>,
+/// }
+///
+/// let (requests, server) = channel::<Double>()?;
+/// let (reply, answer) = channel::<u32>()?;
+/// requests.send(Double { number: 21, reply })?; // moves this process's only `reply`
+///
+/// let request = server.recv()?; // usually in another process
+/// request.reply.send(request.number * 2)?;
+/// drop(request);
+///
+/// assert_eq!(answer.recv()?, 42);
+/// // Nobody is left who could reply again.
+/// assert!(matches!(answer.recv(), Err(Error::Disconnected)));
+/// # Ok::<(), Error>(())
+/// ```
+pub struct Sender<T> {
+    socket: Arc<Socket>,
+    max_message_len: usize,
+    message: PhantomData<fn(T)>,
+}
+
+impl<T> Sender<T> {
+    pub(crate) fn new(socket: Arc<Socket>, max_message_len: usize) -> Self {
+        Sender {
+            socket,
+            max_message_len,
+            message: PhantomData,
+        }
+    }
+
+    /// Sets the longest text, in bytes, that this handle sends, as
+    /// [`Options::max_message_len`](crate::Options::max_message_len) does at creation. For senders that
+    /// came in a message or were made from a descriptor. Other clones keep their limit.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use wormhole::{Error, channel};
+    ///
+    /// let (mut tx, rx) = channel::<String>()?;
+    /// tx.set_max_message_len(8);
+    /// tx.send("123456".to_owned())?; // 8 bytes with its quotes
+    /// let error = tx.send("1234567".to_owned()).unwrap_err();
+    /// assert!(matches!(error, Error::TooLarge { size: 9, limit: 8 }));
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn set_max_message_len(&mut self, bytes: usize) {
+        self.max_message_len = bytes;
+    }
+}
+
+impl<T: Serialize> Sender<T> {
+    /// Sends a message, given away or borrowed: `tx.send(message)` or `tx.send(&message)`.
+    ///
+    /// Blocks while the channel is full. A channel is bounded, in bytes, by the kernel's socket buffer: by
+    /// default it holds about 200 KB, or 278 small messages, that no receiver has taken yet. So two
+    /// processes that send to each other without receiving block for ever, see
+    /// [`try_send`](Self::try_send) and [`send_timeout`](Self::send_timeout).
+    ///
+    /// `Ok` means that the kernel has the whole message: it outlives this process, and will be delivered
+    /// if any process still receives. It does not mean that the message has been received.
+    ///
+    /// A message that was given away is dropped before `send` returns, in case of an error as well. To keep
+    /// it, pass a reference.
+    ///
+    /// # Errors
+    ///
+    /// Nothing was sent, and, but for the first one, the channel works as before:
+    ///
+    /// - [`Error::Disconnected`]: every copy of the receiver, in every process, is gone.
+    /// - [`Error::Encode`]: the message cannot be written as JSON.
+    /// - [`Error::TooLarge`]: its text is longer than the limit.
+    /// - [`Error::TooManyFds`]: it carries more than 253 descriptors.
+    /// - [`Error::TooManyFdsInFlight`]: so many are on their way that the kernel refuses more for now.
+    /// - [`Error::Io`]: the kernel refused, for instance to duplicate a descriptor or to create the memfd
+    ///   that a message needs which does not fit the socket buffer.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use wormhole::{Error, channel};
+    ///
+    /// let (tx, rx) = channel::<(u32, String)>()?;
+    /// let message = (1, "hello".to_owned());
+    /// tx.send(&message)?;
+    /// tx.send(message)?;
+    /// assert_eq!(rx.recv()?, (1, "hello".to_owned()));
+    ///
+    /// drop(rx);
+    /// assert!(matches!(tx.send((2, String::new())), Err(Error::Disconnected)));
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn send(&self, message: impl Borrow<T>) -> Result<()> {
+        self.send_within(message.borrow(), &[], Wait::Forever)
+    }
+
+    /// Sends a message and, beside it, duplicates of `fds`: the receiver gets them from
+    /// [`recv_with_fds`](crate::Receiver::recv_with_fds), in this order.
+    ///
+    /// The descriptors are borrowed: they stay open here. Blocks and returns as [`send`](Self::send) does.
+    /// A descriptor that belongs to a field of the message is better sent as that field, see
+    /// [`fd`](crate::fd).
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send). [`Error::TooManyFds`] counts these and those of the message's fields
+    /// together.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::{Read, Write, pipe};
+    /// use std::os::fd::AsFd;
+    /// use wormhole::{Error, channel};
+    ///
+    /// let (tx, rx) = channel::<String>()?;
+    /// let (mut reader, writer) = pipe()?;
+    /// tx.send_with_fds("a pipe".to_owned(), &[writer.as_fd()])?;
+    /// drop(writer);
+    ///
+    /// let (text, mut fds) = rx.recv_with_fds()?;
+    /// let mut writer = std::io::PipeWriter::from(fds.remove(0));
+    /// writer.write_all(text.as_bytes())?;
+    /// drop(writer);
+    /// let mut read = String::new();
+    /// reader.read_to_string(&mut read)?;
+    /// assert_eq!(read, "a pipe");
+    ///
+    /// let many = vec![reader.as_fd(); 254];
+    /// let error = tx.send_with_fds("too many".to_owned(), &many).unwrap_err();
+    /// assert!(matches!(error, Error::TooManyFds { count: 254, limit: 253 }));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn send_with_fds(&self, message: impl Borrow<T>, fds: &[BorrowedFd<'_>]) -> Result<()> {
+        self.send_within(message.borrow(), fds, Wait::Forever)
+    }
+
+    /// Sends a message if the channel has room for it now. Never blocks.
+    ///
+    /// `Ok` means the same as for [`send`](Self::send). Pass a reference to still have the message
+    /// when the channel is full.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Full`] when there is no room, otherwise as [`send`](Self::send).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use wormhole::{Error, channel};
+    ///
+    /// let (tx, rx) = channel::<u64>()?;
+    /// let mut sent = 0;
+    /// while tx.try_send(&sent).is_ok() {
+    ///     sent += 1;
+    /// }
+    /// assert!(matches!(tx.try_send(&sent), Err(Error::Full)));
+    /// // All that was accepted arrives, and then there is room again.
+    /// assert!(rx.try_iter().map(Result::unwrap).eq(0..sent));
+    /// tx.try_send(&sent)?;
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn try_send(&self, message: impl Borrow<T>) -> Result<()> {
+        self.send_within(message.borrow(), &[], Wait::Never)
+    }
+
+    /// Sends a message, waiting for at most `timeout` while the channel is full.
+    ///
+    /// The timeout is a deadline, counted from the call: signals do not prolong it. Zero tries once.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TimedOut`] when there was no room in time, otherwise as [`send`](Self::send).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use wormhole::{Error, channel};
+    ///
+    /// let (tx, rx) = channel::<u64>()?;
+    /// while tx.try_send(1).is_ok() {}
+    /// let late = tx.send_timeout(2, Duration::from_millis(10));
+    /// assert!(matches!(late, Err(Error::TimedOut)));
+    ///
+    /// assert!(rx.try_iter().all(|message| message.unwrap() == 1));
+    /// tx.send_timeout(3, Duration::from_millis(10))?;
+    /// assert_eq!(rx.recv()?, 3);
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn send_timeout(&self, message: impl Borrow<T>, timeout: Duration) -> Result<()> {
+        self.send_within(message.borrow(), &[], Wait::at_most(timeout))
+    }
+
+    fn send_within(&self, message: &T, fds: &[BorrowedFd<'_>], wait: Wait) -> Result<()> {
+        let mut packet = Lease::take(&PACKET);
+        let fields = fd::collect(|| packet::encode(message, self.max_message_len, &mut packet))?;
+        fields.check(fds.len())?;
+        let outbound = Outbound {
+            socket: &self.socket,
+            packet: &packet,
+            fields: &fields.fds,
+            fds,
+        };
+        outbound.transmit(wait)
+    }
+}
+
+/// An encoded message, ready to go.
+struct Outbound<'a> {
+    socket: &'a Socket,
+    packet: &'a [u8],
+    /// Descriptors that the message's fields refer to.
+    fields: &'a [Carried],
+    /// Descriptors that were given beside the message.
+    fds: &'a [BorrowedFd<'a>],
+}
+
+impl Outbound<'_> {
+    fn transmit(&self, wait: Wait) -> Result<()> {
+        if self.packet.len() <= MAX_PACKET {
+            match self.attempt(self.packet, None, wait) {
+                Err(Stop::Failed(Errno::MSGSIZE)) => {} // longer than the socket's buffer
+                sent => return sent.map_err(failure),
+            }
+        }
+        let count = self.fields.len() + self.fds.len() + 1;
+        if count > MAX_FDS {
+            return Err(Error::TooManyFds {
+                count,
+                limit: MAX_FDS,
+            });
+        }
+        loop {
+            let limit = self.socket.packet_limit();
+            let limit =
+                limit.map_err(|errno| Error::io("look up the size of the buffer", errno))?;
+            let (inline, rest) = self.packet.split_at(limit.min(self.packet.len()));
+            let memfd = spill::write(rest)?;
+            match self.attempt(inline, Some(&memfd), wait) {
+                // Some other process has made the buffer of the shared socket smaller meanwhile.
+                Err(Stop::Failed(Errno::MSGSIZE)) => {}
+                sent => return sent.map_err(failure),
+            }
+        }
+    }
+
+    fn attempt(&self, bytes: &[u8], memfd: Option<&OwnedFd>, wait: Wait) -> Result<(), Stop> {
+        let memfd = memfd.into_iter().map(AsFd::as_fd);
+        let fields = self.fields.iter().map(AsFd::as_fd);
+        let all = memfd.chain(fields).chain(self.fds.iter().copied());
+        let mut places = [self.socket.as_fd(); MAX_FDS];
+        let mut count = 0;
+        for (place, fd) in places.iter_mut().zip(all) {
+            *place = fd;
+            count += 1;
+        }
+        let fds = places.get(..count).unwrap_or_default();
+        until_ready(self.socket, PollFlags::OUT, wait, |may_block| {
+            self.socket.send(bytes, fds, may_block)
+        })
+    }
+}
+
+fn failure(stop: Stop) -> Error {
+    match stop {
+        Stop::WouldBlock => Error::Full,
+        Stop::TimedOut => Error::TimedOut,
+        // KERNEL: EPIPE in general; ECONNRESET once if messages died with the last receiver;
+        // ECONNREFUSED where older kernels race with the close.
+        Stop::Failed(Errno::PIPE | Errno::CONNRESET | Errno::CONNREFUSED) => Error::Disconnected,
+        Stop::Failed(Errno::TOOMANYREFS) => Error::TooManyFdsInFlight,
+        Stop::Failed(errno) => Error::io("send a message", errno),
+    }
+}
+
+impl<T> Clone for Sender<T> {
+    fn clone(&self) -> Self {
+        Sender::new(Arc::clone(&self.socket), self.max_message_len)
+    }
+}
+
+impl<T> AsFd for Sender<T> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl<T> fmt::Debug for Sender<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sender")
+            .field("fd", &self.as_fd().as_raw_fd())
+            .field("max_message_len", &self.max_message_len)
+            .finish()
+    }
+}
+
+/// Takes over a descriptor that came from elsewhere, say from a parent process.
+///
+/// Fails with [`Error::NotAChannel`], and closes it, unless it is a connected unix `SOCK_SEQPACKET`
+/// socket. Its flags, close-on-exec among them, stay as they are.
+impl<T> TryFrom<OwnedFd> for Sender<T> {
+    type Error = Error;
+
+    fn try_from(fd: OwnedFd) -> Result<Self> {
+        let socket = Arc::new(Socket::adopt(fd)?);
+        Ok(Sender::new(socket, DEFAULT_MAX_MESSAGE_LEN))
+    }
+}
+
+/// Gives up the descriptor. While other clones share it, it is duplicated, which fails with
+/// [`Error::Io`] when the process is out of descriptors.
+impl<T> TryFrom<Sender<T>> for OwnedFd {
+    type Error = Error;
+
+    fn try_from(sender: Sender<T>) -> Result<OwnedFd> {
+        Socket::release(sender.socket)
+    }
+}
+
+impl<T> Serialize for Sender<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        fd::carry(serializer, || Ok(Carried::End(Arc::clone(&self.socket))))
+    }
+}
+
+impl<'de, T> Deserialize<'de> for Sender<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Sender::try_from(fd::claim(deserializer)?).map_err(de::Error::custom)
+    }
+}

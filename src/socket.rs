@@ -1,0 +1,205 @@
+//! The only file that names rustix's `net`: one packet out, one packet in.
+//!
+//! Everything here is one attempt. Waiting is in `wait.rs`.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{Errno, ioctl_fionread, retry_on_intr};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, SocketFlags, SocketType,
+    getpeername, recvmsg, sendmsg, shutdown, socketpair, sockopt,
+};
+
+use crate::error::{Error, Result};
+use crate::packet::MAX_PACKET;
+
+/// The most descriptors that one packet carries.
+// KERNEL: `SCM_MAX_FD`, unix(7).
+pub(crate) const MAX_FDS: usize = 253;
+
+/// Room for the ancillary data of a packet. The credentials that a foreign holder of the socket may have
+/// asked for (`SO_PASSCRED`) must not push out descriptors.
+const ANCILLARY: usize = rustix::cmsg_space!(ScmRights(MAX_FDS), ScmCredentials(1));
+
+/// A socket that is one end of a channel. All clones of an end within a process share one.
+#[derive(Debug)]
+pub(crate) struct Socket(OwnedFd);
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Makes the two sockets of a channel, the sending one first.
+pub(crate) fn pair(buffer: Option<usize>) -> Result<(Socket, Socket)> {
+    let (sending, receiving) = socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .map_err(|errno| Error::io("create a socket pair", errno))?;
+    // KERNEL: were this direction open, a receiver that writes backwards would make its next receive
+    // fail with ECONNRESET once the sender closes (`a_receiver_that_writes_backwards_costs_nothing`).
+    shutdown(&receiving, Shutdown::Write)
+        .map_err(|errno| Error::io("make a socket pair one-way", errno))?;
+    if let Some(bytes) = buffer {
+        set_buffer(&sending, bytes)?;
+    }
+    Ok((Socket(sending), Socket(receiving)))
+}
+
+fn set_buffer(sending: &OwnedFd, bytes: usize) -> Result<()> {
+    let failed = |source| Error::io("set the size of the channel's buffer", source);
+    // KERNEL: socket(7): the kernel doubles what is asked, after cutting it to net.core.wmem_max.
+    sockopt::set_socket_send_buffer_size(sending, bytes)
+        .map_err(|errno| failed(io::Error::from(errno)))?;
+    let granted = buffer_size(sending.as_fd()).map_err(|errno| failed(errno.into()))? / 2;
+    if granted < bytes {
+        let reason =
+            format!("{bytes} bytes asked for, net.core.wmem_max of this machine allows {granted}");
+        return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, reason)));
+    }
+    Ok(())
+}
+
+fn buffer_size(sending: BorrowedFd<'_>) -> Result<usize, Errno> {
+    sockopt::socket_send_buffer_size(sending)
+}
+
+impl Socket {
+    /// Takes over a descriptor that came from elsewhere, after checking what it is.
+    pub(crate) fn adopt(fd: OwnedFd) -> Result<Self> {
+        let refused = |reason: String| Err(Error::NotAChannel { reason });
+        let domain = match sockopt::socket_domain(&fd) {
+            Ok(domain) => domain,
+            Err(errno) => return refused(io::Error::from(errno).to_string()),
+        };
+        let kind = sockopt::socket_type(&fd)
+            .map_err(|errno| Error::io("look up the type of a socket", errno))?;
+        if domain != AddressFamily::UNIX {
+            return refused(format!(
+                "a socket of family {}, not AF_UNIX",
+                domain.as_raw()
+            ));
+        }
+        if kind != SocketType::SEQPACKET {
+            return refused(format!(
+                "a unix socket of type {}, not SOCK_SEQPACKET",
+                kind.as_raw()
+            ));
+        }
+        // KERNEL: a socket whose peer has closed still has a peer name; one that was never connected,
+        // or that listens, has none (`ends_are_checked_when_made_from_descriptors`).
+        match getpeername(&fd) {
+            Ok(_) => Ok(Socket(fd)),
+            Err(Errno::NOTCONN) => refused("a unix socket that is not connected".to_owned()),
+            Err(errno) => Err(Error::io("look up the peer of a socket", errno)),
+        }
+    }
+
+    /// Gives up the descriptor, or a duplicate if other clones of the end still use it.
+    pub(crate) fn release(socket: Arc<Self>) -> Result<OwnedFd> {
+        match Arc::try_unwrap(socket) {
+            Ok(socket) => Ok(socket.0),
+            Err(shared) => shared
+                .0
+                .try_clone()
+                .map_err(|error| Error::io("duplicate the descriptor of a channel end", error)),
+        }
+    }
+
+    /// The longest packet that this end's buffer takes, and that a receiver expects.
+    pub(crate) fn packet_limit(&self) -> Result<usize, Errno> {
+        // KERNEL: unix sockets refuse a packet longer than their send buffer less 32 bytes
+        // (`a_message_fills_the_packet_to_the_last_byte`).
+        Ok(buffer_size(self.as_fd())?
+            .saturating_sub(32)
+            .min(MAX_PACKET))
+    }
+
+    /// Sends one packet, whole or not at all. With `may_block` false it says `AGAIN` instead of waiting.
+    pub(crate) fn send(
+        &self,
+        bytes: &[u8],
+        fds: &[BorrowedFd<'_>],
+        may_block: bool,
+    ) -> Result<(), Errno> {
+        let mut flags = SendFlags::NOSIGNAL;
+        flags.set(SendFlags::DONTWAIT, !may_block);
+        let mut space = [MaybeUninit::uninit(); ANCILLARY];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        if !fds.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(fds)) {
+            return Err(Errno::INVAL); // `ANCILLARY` has room for all that callers may pass
+        }
+        // KERNEL: a SOCK_SEQPACKET send is atomic: it never takes a part of the packet.
+        sendmsg(self, &[IoSlice::new(bytes)], &mut ancillary, flags).map(drop)
+    }
+
+    /// Receives one packet into `buffer`, and hands its descriptors to `take`. With `may_block` false it says
+    /// `AGAIN` instead of waiting.
+    pub(crate) fn recv(
+        &self,
+        buffer: &mut [u8],
+        mut take: impl FnMut(OwnedFd),
+        may_block: bool,
+    ) -> Result<Received, Errno> {
+        // `TRUNC` asks for the length of the packet even if the buffer is shorter.
+        let mut flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::TRUNC;
+        flags.set(RecvFlags::DONTWAIT, !may_block);
+        let mut space = [MaybeUninit::uninit(); ANCILLARY];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let message = loop {
+            match recvmsg(self, &mut [IoSliceMut::new(buffer)], &mut ancillary, flags) {
+                // KERNEL: the sender closed with bytes unread that were sent backwards to it, through a
+                // socket pair that is not one-way. Reported once, ahead of what is still queued.
+                Err(Errno::CONNRESET) => {}
+                received => break received?,
+            }
+        };
+        let mut bare = true;
+        for control in ancillary.drain() {
+            if let RecvAncillaryMessage::ScmRights(fds) = control {
+                bare = false;
+                fds.for_each(&mut take);
+            }
+        }
+        let lost = message.flags.contains(ReturnFlags::CTRUNC);
+        if message.bytes == 0 && bare && !lost && self.is_at_end()? {
+            return Ok(Received::End);
+        }
+        Ok(Received::Packet {
+            len: message.bytes,
+            lost,
+        })
+    }
+
+    /// After a receive of no bytes: whether that was the end, rather than an empty packet.
+    fn is_at_end(&self) -> Result<bool, Errno> {
+        // KERNEL: RDHUP is set, for good, when the last copy of the peer closes or shuts down.
+        let mut peer = [PollFd::new(self, PollFlags::RDHUP)];
+        let now = Timespec::default();
+        retry_on_intr(|| poll(&mut peer, Some(&now)))?;
+        let gone = peer
+            .iter()
+            .any(|fd| fd.revents().contains(PollFlags::RDHUP));
+        // KERNEL: for a SEQPACKET socket this is the sum of the queued packets (unix_inq_len).
+        Ok(gone && ioctl_fionread(self)? == 0)
+    }
+}
+
+/// What one receive gave.
+#[derive(Debug)]
+pub(crate) enum Received {
+    /// A packet of `len` bytes, which may be more than the buffer holds. `lost`: some of its
+    /// descriptors did not make it into this process.
+    Packet { len: usize, lost: bool },
+    /// Nothing is queued and nobody is left who could send.
+    End,
+}

@@ -1,0 +1,70 @@
+//! The part of a long message that does not fit its packet: a memfd that travels with it.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::buffer::spare_capacity;
+use rustix::fs::{MemfdFlags, fcntl_get_seals, fstat, memfd_create};
+use rustix::io::{Errno, pread, pwrite, retry_on_intr};
+use rustix::process::{Resource, getrlimit};
+
+use crate::error::{Error, Result};
+
+/// Puts `rest` into a fresh memfd.
+pub(crate) fn write(rest: &[u8]) -> Result<OwnedFd> {
+    let failed = |errno: Errno| Error::io("put a long message into a memfd", errno);
+    // KERNEL: writing beyond RLIMIT_FSIZE kills the process with SIGXFSZ, in a memfd as well
+    // (`a_file_size_limit_is_an_error_and_no_signal`).
+    if getrlimit(Resource::Fsize)
+        .current
+        .is_some_and(|limit| limit < rest.len() as u64)
+    {
+        return Err(failed(Errno::FBIG));
+    }
+    let memfd = memfd_create("wormhole", MemfdFlags::CLOEXEC).map_err(|errno| {
+        Error::io(
+            "create the memfd (memfd_create) that a long message needs",
+            errno,
+        )
+    })?;
+    let mut written = 0;
+    while let Some(left) = rest.get(written..).filter(|left| !left.is_empty()) {
+        match retry_on_intr(|| pwrite(&memfd, left, written as u64)).map_err(failed)? {
+            0 => return Err(failed(Errno::IO)),
+            count => written += count,
+        }
+    }
+    Ok(memfd)
+}
+
+/// Appends the `len` bytes of `memfd` to `text`, after checking that it is what the protocol says.
+pub(crate) fn read(memfd: &OwnedFd, len: usize, text: &mut Vec<u8>) -> Result<()> {
+    let failed = |errno: Errno| Error::io("read a long message from its memfd", errno);
+    // A file of another kind could make the read below wait for ever, say on a remote host.
+    // KERNEL: F_GET_SEALS answers for files in memory only, fcntl(2).
+    if fcntl_get_seals(memfd.as_fd()).is_err() {
+        return Err(Error::malformed(format!(
+            "the descriptor for the {len} bytes that the packet lacks is not a memfd"
+        )));
+    }
+    let size = fstat(memfd).map_err(failed)?.st_size;
+    if u64::try_from(size) != Ok(len as u64) {
+        return Err(Error::malformed(format!(
+            "the packet lacks {len} bytes and the memfd that came with it has {size}"
+        )));
+    }
+    text.try_reserve_exact(len)
+        .map_err(|_| Error::io("make room for a long message", Errno::NOMEM))?;
+    let (start, end) = (text.len(), text.len() + len);
+    while text.len() < end {
+        let offset = (text.len() - start) as u64;
+        // `pread`, not a mapping: a memfd that its sender shrinks now must not cause SIGBUS here.
+        let count = retry_on_intr(|| pread(memfd, spare_capacity(text), offset)).map_err(failed)?;
+        if count == 0 {
+            return Err(Error::malformed(
+                "the memfd of a long message was cut while it was read",
+            ));
+        }
+    }
+    text.truncate(end); // it may have grown
+    Ok(())
+}
