@@ -100,7 +100,7 @@
 //! | NaN, infinities | written as `null`: an error on receive, `None` in an `Option` |
 //! | `Some(None)`, `Some(())` | arrives as `None` |
 //! | map whose keys are neither strings nor numbers, booleans, chars or field-less enum variants | [`Error::Encode`] |
-//! | 128-bit integers inside `untagged`, internally tagged or `flatten`ed types | [`Error::Decode`] beyond 64 bits: serde buffers these types |
+//! | 128-bit integers inside `untagged`, internally tagged or `flatten`ed types | [`Error::Decode`]: serde buffers these types and knows 64 bits there |
 //! | borrowed data such as `&str` | does not compile: a message must own what it holds to be received |
 //! | bytes (`Vec<u8>`) | correct, as a list of numbers: bulk data is better sent as a descriptor |
 //!

@@ -1,0 +1,188 @@
+//! Sizes: of messages, packets and buffers.
+
+use std::os::fd::AsFd;
+
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::socket::{getsockopt, sockopt};
+use wormhole::{Error, Options, Sender, channel};
+
+use crate::support::{deadline, in_own_process, open_fds};
+
+fn text(json_len: usize) -> String {
+    "x".repeat(json_len - 2) // its quotes
+}
+
+/// The longest JSON text that fits into one packet of a channel.
+fn inline_limit(socket: impl AsFd) -> usize {
+    let buffer = getsockopt(&socket.as_fd(), sockopt::SndBuf).unwrap();
+    (buffer - 32).min(256 * 1024) - 8
+}
+
+#[test]
+fn a_message_fills_the_packet_to_the_last_byte() {
+    in_own_process(|| {
+        for options in [
+            Options::new(),
+            Options::new().buffer(1),
+            Options::new().buffer(20_000),
+            Options::new().buffer(200_000),
+        ] {
+            let (tx, rx) = options.channel::<String>().unwrap();
+            let limit = inline_limit(&tx);
+            // Without memfds: a message that fits needs none, one that does not says what it needs.
+            let (soft, hard) = nix::sys::resource::getrlimit(Resource::RLIMIT_FSIZE).unwrap();
+            setrlimit(Resource::RLIMIT_FSIZE, 0, hard).unwrap();
+            for len in [2, limit - 1, limit] {
+                tx.send(text(len)).unwrap();
+                assert_eq!(rx.recv().unwrap(), text(len));
+            }
+            let error = tx.send(text(limit + 1)).unwrap_err();
+            assert_eq!(error.to_string(), "cannot put a long message into a memfd");
+            setrlimit(Resource::RLIMIT_FSIZE, soft, hard).unwrap();
+            for len in [limit + 1, limit + 2, 2 * limit, 3 * limit + 5] {
+                tx.send(text(len)).unwrap();
+                assert_eq!(rx.recv().unwrap(), text(len));
+            }
+        }
+    });
+}
+
+#[test]
+fn a_file_size_limit_is_an_error_and_no_signal() {
+    in_own_process(|| {
+        let (tx, rx) = channel::<String>().unwrap();
+        let before = open_fds();
+        setrlimit(Resource::RLIMIT_FSIZE, 1000, 1000).unwrap();
+        let error = tx.send(text(1_000_000)).unwrap_err();
+        assert!(matches!(&error, Error::Io { source, .. }
+            if source.kind() == std::io::ErrorKind::FileTooLarge));
+        assert_eq!(open_fds(), before);
+        tx.send(text(10)).unwrap();
+        assert_eq!(rx.recv().unwrap(), text(10));
+    });
+}
+
+#[test]
+fn long_messages_come_whole_with_their_descriptors() {
+    let _deadline = deadline();
+    let (tx, rx) = channel::<String>().unwrap();
+    let fds = vec![tx.as_fd(); 252];
+    for len in [1_000_000, 10_000_000, 300_000] {
+        tx.send_with_fds(text(len), &fds).unwrap();
+        let (message, received) = rx.recv_with_fds().unwrap();
+        assert!(message == text(len));
+        assert_eq!(received.len(), 252);
+    }
+}
+
+#[test]
+fn a_long_message_has_room_for_one_descriptor_less() {
+    let (tx, rx) = channel::<String>().unwrap();
+    let fds = vec![tx.as_fd(); 253];
+    let error = tx.send_with_fds(text(1_000_000), &fds).unwrap_err();
+    assert!(matches!(
+        error,
+        Error::TooManyFds {
+            count: 254,
+            limit: 253
+        }
+    ));
+    tx.send_with_fds(text(10), &fds).unwrap();
+    assert_eq!(rx.recv_with_fds().unwrap().1.len(), 253);
+}
+
+#[test]
+fn the_limit_is_exact_on_both_sides() {
+    let (tx, rx) = Options::new()
+        .max_message_len(100)
+        .channel::<String>()
+        .unwrap();
+    tx.send(text(100)).unwrap();
+    assert_eq!(rx.recv().unwrap(), text(100));
+    let error = tx.send(text(101)).unwrap_err();
+    assert!(matches!(
+        error,
+        Error::TooLarge {
+            size: 101,
+            limit: 100
+        }
+    ));
+
+    let generous = Sender::<String>::try_from(tx.as_fd().try_clone_to_owned().unwrap()).unwrap();
+    generous.send(text(101)).unwrap();
+    generous.send(text(1_000_000)).unwrap();
+    assert!(matches!(
+        rx.recv(),
+        Err(Error::TooLarge {
+            size: 101,
+            limit: 100
+        })
+    ));
+    assert!(matches!(
+        rx.recv(),
+        Err(Error::TooLarge {
+            size: 1_000_000,
+            limit: 100
+        })
+    ));
+    tx.send(text(3)).unwrap();
+    assert_eq!(rx.recv().unwrap(), "x");
+}
+
+#[test]
+fn the_default_limit_is_64_mib() {
+    let _deadline = deadline();
+    const LIMIT: usize = 64 << 20;
+    let (tx, rx) = channel::<String>().unwrap();
+    tx.send(text(LIMIT)).unwrap();
+    assert_eq!(rx.recv().unwrap().len(), LIMIT - 2);
+    let error = tx.send(text(LIMIT + 1)).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "message of 67108865 bytes is longer than the limit of 67108864 bytes"
+    );
+}
+
+#[test]
+fn a_spilled_message_fills_the_channel_by_itself() {
+    let (tx, rx) = channel::<String>().unwrap();
+    tx.send(text(1_000_000)).unwrap();
+    assert!(matches!(tx.try_send(text(1_000_000)), Err(Error::Full)));
+    assert_eq!(rx.recv().unwrap(), text(1_000_000));
+    tx.try_send(text(1_000_000)).unwrap();
+}
+
+#[test]
+fn the_buffer_is_what_was_asked_for() {
+    let (tx, _rx) = Options::new().buffer(50_000).channel::<()>().unwrap();
+    // KERNEL: socket(7): it doubles the number, for its own bookkeeping.
+    assert_eq!(getsockopt(&tx.as_fd(), sockopt::SndBuf).unwrap(), 100_000);
+
+    let most: usize = std::fs::read_to_string("/proc/sys/net/core/wmem_max")
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
+    Options::new().buffer(most).channel::<()>().unwrap();
+    let error = Options::new().buffer(most + 1).channel::<()>().unwrap_err();
+    let Error::Io { source, .. } = error else {
+        panic!("{error:?}");
+    };
+    assert_eq!(
+        source.to_string(),
+        format!(
+            "{} bytes asked for, net.core.wmem_max of this machine allows {most}",
+            most + 1
+        )
+    );
+}
+
+#[test]
+fn a_buffer_that_another_process_shrinks_is_noticed() {
+    let (tx, rx) = channel::<String>().unwrap();
+    nix::sys::socket::setsockopt(&tx.as_fd(), sockopt::SndBuf, &2304).unwrap();
+    for len in [10, 5_000, 100_000] {
+        tx.send(text(len)).unwrap();
+        assert_eq!(rx.recv().unwrap(), text(len));
+    }
+}

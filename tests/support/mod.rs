@@ -1,0 +1,284 @@
+//! What the tests share: processes with deadlines, descriptor counts, raw packets.
+
+#![allow(
+    dead_code,
+    reason = "each test binary uses its own part of this module"
+)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::IoSlice;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair,
+};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, fork};
+use rustix::process::{PidfdFlags, pidfd_open};
+
+/// How long a test in a process of its own may take. Far more than it needs: only a hang gets there.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
+
+const IN_OWN_PROCESS: &str = "TEST_IN_OWN_PROCESS";
+
+/// Runs a test's body in a process of its own, which has one thread and so may fork, whose descriptors
+/// nobody else opens or closes, and which fails instead of hanging.
+///
+/// To be called once, with a closure, as the whole test.
+pub(crate) fn in_own_process<F: FnOnce()>(body: F) {
+    // "it::module::test::{{closure}}"
+    let path = std::any::type_name::<F>();
+    let test = path
+        .split_once("::")
+        .and_then(|(_, path)| path.strip_suffix("::{{closure}}"))
+        .expect("the closure of a test");
+    if std::env::var(IN_OWN_PROCESS).is_ok_and(|running| running == test) {
+        return body();
+    }
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args([test, "--exact", "--nocapture", "--test-threads=1"])
+        .env(IN_OWN_PROCESS, test)
+        .stdin(Stdio::null());
+    let output = output_within(DEADLINE, command);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "{test} in a process of its own: {}\n{text}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// Ends the whole test binary, with the name of the test, if the test is not over in time. For tests with
+/// threads; a test with processes runs [`in_own_process`].
+pub(crate) fn deadline() -> Deadline {
+    let (alive, over) = mpsc::channel();
+    let test = thread::current().name().map(str::to_owned);
+    thread::spawn(move || {
+        if over.recv_timeout(DEADLINE) == Err(RecvTimeoutError::Timeout) {
+            eprintln!("test {test:?} hung");
+            std::process::abort();
+        }
+    });
+    Deadline { _alive: alive }
+}
+
+/// Calls the deadline off when dropped.
+#[must_use]
+pub(crate) struct Deadline {
+    _alive: mpsc::Sender<()>,
+}
+
+/// Runs a command to its end, or kills it and its children and fails.
+pub(crate) fn output_within(deadline: Duration, mut command: Command) -> std::process::Output {
+    let out = tempfile::tempfile().unwrap();
+    let err = tempfile::tempfile().unwrap();
+    let mut child = command
+        .stdout(out.try_clone().unwrap())
+        .stderr(err.try_clone().unwrap())
+        .process_group(0)
+        .spawn()
+        .unwrap();
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
+    let ended = ends_within(deadline, pid);
+    if !ended {
+        killpg(pid, Signal::SIGKILL).unwrap();
+    }
+    let status = child.wait().unwrap();
+    let _ = killpg(pid, Signal::SIGKILL); // children that a failed test has left behind
+    let output = std::process::Output {
+        status,
+        stdout: contents(out),
+        stderr: contents(err),
+    };
+    assert!(ended, "{command:?} hung, and was killed: {output:?}");
+    output
+}
+
+fn contents(mut file: fs::File) -> Vec<u8> {
+    use std::io::{Read, Seek};
+    let mut bytes = Vec::new();
+    file.rewind().unwrap();
+    file.read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+/// Waits for a child of this process to end, and leaves it to be reaped.
+pub(crate) fn ends_within(timeout: Duration, pid: Pid) -> bool {
+    let pid = rustix::process::Pid::from_raw(pid.as_raw()).unwrap();
+    let pidfd = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+    becomes_ready(&pidfd, PollFlags::POLLIN, timeout)
+}
+
+/// Waits for an event on a descriptor, signals notwithstanding.
+pub(crate) fn becomes_ready(fd: &impl AsFd, events: PollFlags, timeout: Duration) -> bool {
+    let deadline = Instant::now() + timeout;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left = PollTimeout::try_from(left).unwrap();
+        match poll(&mut [PollFd::new(fd.as_fd(), events)], left) {
+            Ok(count) => return count > 0,
+            Err(nix::Error::EINTR) => {}
+            Err(error) => panic!("poll: {error}"),
+        }
+    }
+}
+
+/// A forked child. It must be told to end or waited for.
+#[must_use]
+pub(crate) struct Forked {
+    pub(crate) pid: Pid,
+}
+
+/// Forks a child that runs `body` and ends with status 0, or 101 if it panics.
+pub(crate) fn forked(body: impl FnOnce()) -> Forked {
+    assert_eq!(
+        fs::read_dir("/proc/self/task").unwrap().count(),
+        1,
+        "only a process with one thread may fork: use `in_own_process`"
+    );
+    // SAFETY: this process has no other thread, as just checked.
+    #[allow(unsafe_code, reason = "tests of processes need processes")]
+    match unsafe { fork() }.unwrap() {
+        ForkResult::Parent { child } => Forked { pid: child },
+        ForkResult::Child => {
+            let status = catch_unwind(AssertUnwindSafe(body)).map_or(101, |()| 0);
+            std::process::exit(status);
+        }
+    }
+}
+
+impl Forked {
+    /// Waits for the child and checks that it succeeded.
+    pub(crate) fn join(self) {
+        assert_eq!(
+            waitpid(self.pid, None).unwrap(),
+            WaitStatus::Exited(self.pid, 0)
+        );
+    }
+
+    pub(crate) fn kill(self) {
+        kill(self.pid, Signal::SIGKILL).unwrap();
+        assert_eq!(
+            waitpid(self.pid, None).unwrap(),
+            WaitStatus::Signaled(self.pid, Signal::SIGKILL, false)
+        );
+    }
+}
+
+/// The open descriptors of this process, and what each one is.
+pub(crate) fn open_fds() -> BTreeMap<RawFd, String> {
+    let entries = fs::read_dir("/proc/self/fd").unwrap();
+    let mut fds = BTreeMap::new();
+    for entry in entries {
+        let entry = entry.unwrap();
+        let fd = entry.file_name().to_str().unwrap().parse().unwrap();
+        let link = fs::read_link(entry.path()).unwrap_or_default();
+        // The descriptor that reads the list is in the list.
+        if !link.starts_with("/proc/") {
+            fds.insert(fd, link.display().to_string());
+        }
+    }
+    fds
+}
+
+/// Leaves this process with room for exactly so many more descriptors.
+pub(crate) struct DescriptorLimit {
+    soft: u64,
+    hard: u64,
+    used: u64,
+    _fillers: Vec<fs::File>,
+}
+
+impl DescriptorLimit {
+    /// With no room at first.
+    pub(crate) fn new() -> Self {
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        let used = u64::try_from(*open_fds().keys().max().unwrap()).unwrap() + 1;
+        setrlimit(Resource::RLIMIT_NOFILE, used, hard).unwrap();
+        // The numbers below the highest one that are free.
+        let fillers = std::iter::from_fn(|| fs::File::open("/dev/null").ok()).collect();
+        DescriptorLimit {
+            soft,
+            hard,
+            used,
+            _fillers: fillers,
+        }
+    }
+
+    pub(crate) fn leave_room_for(&self, more: u64) {
+        setrlimit(Resource::RLIMIT_NOFILE, self.used + more, self.hard).unwrap();
+    }
+}
+
+impl Drop for DescriptorLimit {
+    fn drop(&mut self) {
+        setrlimit(Resource::RLIMIT_NOFILE, self.soft, self.hard).unwrap();
+    }
+}
+
+/// A packet as the protocol has it, for a text that fits.
+pub(crate) fn packet(text: &[u8]) -> Vec<u8> {
+    packet_of_length(text.len() as u64, text)
+}
+
+/// A packet whose header may lie.
+pub(crate) fn packet_of_length(length: u64, text: &[u8]) -> Vec<u8> {
+    [&length.to_le_bytes(), text].concat()
+}
+
+/// Sends raw bytes and descriptors, as a foreign program would.
+pub(crate) fn raw_send(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) {
+    let fds: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&fds)];
+    let sent = sendmsg::<()>(
+        socket.as_fd().as_raw_fd(),
+        &[IoSlice::new(bytes)],
+        if fds.is_empty() { &[] } else { &rights },
+        MsgFlags::MSG_NOSIGNAL,
+        None,
+    );
+    assert_eq!(sent, Ok(bytes.len()));
+}
+
+/// A pair of sockets as peers make it: both directions open.
+pub(crate) fn two_way_pair() -> (OwnedFd, OwnedFd) {
+    socketpair(
+        AddressFamily::Unix,
+        SockType::SeqPacket,
+        None,
+        SockFlag::SOCK_CLOEXEC,
+    )
+    .unwrap()
+}
+
+/// A small generator of test data, the same in every run: xorshift64*.
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+}
