@@ -131,6 +131,7 @@ mod receiver;
 mod sender;
 mod socket;
 mod spill;
+mod transfer;
 mod wait;
 
 pub use error::{Error, Result};

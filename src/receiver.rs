@@ -8,7 +8,6 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::event::PollFlags;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -16,10 +15,10 @@ use crate::buffer::Lease;
 use crate::error::{Error, Result};
 use crate::fd::{Carried, Incoming};
 use crate::options::DEFAULT_MAX_MESSAGE_LEN;
-use crate::packet::{self, MAX_PACKET, Packet};
-use crate::socket::{Received, Socket};
-use crate::wait::{Stop, Wait, until_ready};
-use crate::{fd, spill};
+use crate::packet::MAX_PACKET;
+use crate::socket::Socket;
+use crate::wait::Wait;
+use crate::{fd, packet, transfer};
 
 thread_local! {
     static PACKET: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
@@ -248,7 +247,7 @@ impl<T: DeserializeOwned> Receiver<T> {
         }
         let mut long_text = Lease::take(&LONG_TEXT);
         let mut fds = fd::incoming();
-        let text = receive(
+        let text = transfer::receive(
             &self.socket,
             self.max_message_len,
             wait,
@@ -259,48 +258,6 @@ impl<T: DeserializeOwned> Receiver<T> {
         let (message, left) = fd::distribute(fds, || packet::decode(text));
         Ok((message?, left))
     }
-}
-
-/// Receives the whole text of the next message, into one of the two buffers, and its descriptors.
-fn receive<'a>(
-    socket: &Socket,
-    limit: usize,
-    wait: Wait,
-    packet: &'a mut [u8],
-    long_text: &'a mut Vec<u8>,
-    fds: &mut Incoming,
-) -> Result<&'a [u8]> {
-    let received = until_ready(socket, PollFlags::IN, wait, |may_block| {
-        socket.recv(packet, |fd| fds.push(Some(fd)), may_block)
-    });
-    let len = match received {
-        Ok(Received::Packet { lost: true, .. }) => return Err(Error::FdsLost),
-        Ok(Received::Packet { len, .. }) => len,
-        Ok(Received::End) => return Err(Error::Disconnected),
-        Err(Stop::WouldBlock) => return Err(Error::Empty),
-        Err(Stop::TimedOut) => return Err(Error::TimedOut),
-        Err(Stop::Failed(errno)) => return Err(Error::io("receive a message", errno)),
-    };
-    let Some(packet) = packet.get(..len) else {
-        return Err(Error::malformed(format!(
-            "a packet of {len} bytes is longer than the limit of {MAX_PACKET}"
-        )));
-    };
-    let packet = Packet::parse(packet, limit)?;
-    if packet.missing == 0 {
-        return Ok(packet.inline);
-    }
-    let Some(memfd) = fds.first_mut().and_then(Option::take) else {
-        return Err(Error::malformed(format!(
-            "{} bytes of text are missing and no descriptor came with the rest",
-            packet.missing
-        )));
-    };
-    fds.remove(0); // the memfd's place: it does not count for the indices in the text
-    long_text.clear();
-    long_text.extend_from_slice(packet.inline);
-    spill::read(&memfd, packet.missing, long_text)?;
-    Ok(long_text)
 }
 
 impl<T> Clone for Receiver<T> {

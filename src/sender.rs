@@ -8,18 +8,16 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::event::PollFlags;
-use rustix::io::Errno;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::buffer::Lease;
 use crate::error::{Error, Result};
 use crate::fd::Carried;
 use crate::options::DEFAULT_MAX_MESSAGE_LEN;
-use crate::packet::{self, MAX_PACKET};
-use crate::socket::{MAX_FDS, Socket};
-use crate::wait::{Stop, Wait, until_ready};
-use crate::{fd, spill};
+use crate::socket::Socket;
+use crate::transfer::Outbound;
+use crate::wait::Wait;
+use crate::{fd, packet};
 
 thread_local! {
     static PACKET: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
@@ -158,24 +156,25 @@ impl<T: Serialize> Sender<T> {
     /// # Examples
     ///
     /// ```
-    /// use std::io::{Read, Write, pipe};
+    /// use std::io::{Read, Write};
     /// use std::os::fd::AsFd;
+    /// use std::os::unix::net::UnixStream;
     /// use wormhole::{Error, channel};
     ///
     /// let (tx, rx) = channel::<String>()?;
-    /// let (mut reader, writer) = pipe()?;
-    /// tx.send_with_fds("a pipe".to_owned(), &[writer.as_fd()])?;
-    /// drop(writer);
+    /// let (mut here, there) = UnixStream::pair()?;
+    /// tx.send_with_fds("a stream".to_owned(), &[there.as_fd()])?;
+    /// drop(there);
     ///
     /// let (text, mut fds) = rx.recv_with_fds()?;
-    /// let mut writer = std::io::PipeWriter::from(fds.remove(0));
-    /// writer.write_all(text.as_bytes())?;
-    /// drop(writer);
+    /// let mut there = UnixStream::from(fds.remove(0));
+    /// there.write_all(text.as_bytes())?;
+    /// drop(there);
     /// let mut read = String::new();
-    /// reader.read_to_string(&mut read)?;
-    /// assert_eq!(read, "a pipe");
+    /// here.read_to_string(&mut read)?;
+    /// assert_eq!(read, "a stream");
     ///
-    /// let many = vec![reader.as_fd(); 254];
+    /// let many = vec![here.as_fd(); 254];
     /// let error = tx.send_with_fds("too many".to_owned(), &many).unwrap_err();
     /// assert!(matches!(error, Error::TooManyFds { count: 254, limit: 253 }));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -252,74 +251,6 @@ impl<T: Serialize> Sender<T> {
             fds,
         };
         outbound.transmit(wait)
-    }
-}
-
-/// An encoded message, ready to go.
-struct Outbound<'a> {
-    socket: &'a Socket,
-    packet: &'a [u8],
-    /// Descriptors that the message's fields refer to.
-    fields: &'a [Carried],
-    /// Descriptors that were given beside the message.
-    fds: &'a [BorrowedFd<'a>],
-}
-
-impl Outbound<'_> {
-    fn transmit(&self, wait: Wait) -> Result<()> {
-        if self.packet.len() <= MAX_PACKET {
-            match self.attempt(self.packet, None, wait) {
-                Err(Stop::Failed(Errno::MSGSIZE)) => {} // longer than the socket's buffer
-                sent => return sent.map_err(failure),
-            }
-        }
-        let count = self.fields.len() + self.fds.len() + 1;
-        if count > MAX_FDS {
-            return Err(Error::TooManyFds {
-                count,
-                limit: MAX_FDS,
-            });
-        }
-        loop {
-            let limit = self.socket.packet_limit();
-            let limit =
-                limit.map_err(|errno| Error::io("look up the size of the buffer", errno))?;
-            let (inline, rest) = self.packet.split_at(limit.min(self.packet.len()));
-            let memfd = spill::write(rest)?;
-            match self.attempt(inline, Some(&memfd), wait) {
-                // Some other process has made the buffer of the shared socket smaller meanwhile.
-                Err(Stop::Failed(Errno::MSGSIZE)) => {}
-                sent => return sent.map_err(failure),
-            }
-        }
-    }
-
-    fn attempt(&self, bytes: &[u8], memfd: Option<&OwnedFd>, wait: Wait) -> Result<(), Stop> {
-        let memfd = memfd.into_iter().map(AsFd::as_fd);
-        let fields = self.fields.iter().map(AsFd::as_fd);
-        let all = memfd.chain(fields).chain(self.fds.iter().copied());
-        let mut places = [self.socket.as_fd(); MAX_FDS];
-        let mut count = 0;
-        for (place, fd) in places.iter_mut().zip(all) {
-            *place = fd;
-            count += 1;
-        }
-        let fds = places.get(..count).unwrap_or_default();
-        until_ready(self.socket, PollFlags::OUT, wait, |may_block| {
-            self.socket.send(bytes, fds, may_block)
-        })
-    }
-}
-
-fn failure(stop: Stop) -> Error {
-    match stop {
-        Stop::WouldBlock => Error::Full,
-        Stop::TimedOut => Error::TimedOut,
-        // KERNEL: EPIPE in general; ECONNRESET once if messages died with the last receiver;
-        // ECONNREFUSED where older kernels race with the close.
-        Stop::Failed(Errno::PIPE | Errno::CONNRESET | Errno::CONNREFUSED) => Error::Disconnected,
-        Stop::Failed(Errno::TOOMANYREFS) => Error::TooManyFdsInFlight,
-        Stop::Failed(errno) => Error::io("send a message", errno),
     }
 }
 

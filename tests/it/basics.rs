@@ -1,7 +1,8 @@
 //! The verbs and the iterators, as a user of `std::sync::mpsc` knows them.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::{Read, Write, pipe};
+use std::fs::File;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use wormhole::{Error, Options, Receiver, Sender, channel};
 
-use crate::support::deadline;
+use crate::support::{deadline, pipe};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 enum Shape {
@@ -65,7 +66,7 @@ fn messages_without_content() {
 fn literals_need_no_annotation() {
     let (tx, rx) = channel::<u64>().unwrap();
     tx.send(5).unwrap();
-    tx.send(&6).unwrap();
+    tx.send(6).unwrap();
     assert_eq!(rx.recv().unwrap() + rx.recv().unwrap(), 11);
 }
 
@@ -206,14 +207,14 @@ fn clones_work_side_by_side() {
 #[test]
 fn descriptors_beside_a_message_arrive_in_order() {
     let (tx, rx) = channel::<String>().unwrap();
-    let (mut readers, writers): (Vec<_>, Vec<_>) = (0..3).map(|_| pipe().unwrap()).unzip();
+    let (mut readers, writers): (Vec<_>, Vec<_>) = (0..3).map(|_| pipe()).unzip();
     let borrowed: Vec<_> = writers.iter().map(AsFd::as_fd).collect();
     tx.send_with_fds("three".to_owned(), &borrowed).unwrap();
     drop(writers);
     let (text, fds) = rx.recv_with_fds().unwrap();
     assert_eq!((text.as_str(), fds.len()), ("three", 3));
     for (number, fd) in fds.into_iter().enumerate() {
-        let mut writer = std::io::PipeWriter::from(fd);
+        let mut writer = File::from(fd);
         write!(writer, "pipe {number}").unwrap();
     }
     for (number, reader) in readers.iter_mut().enumerate() {
@@ -330,7 +331,7 @@ fn errors_speak() {
         text(rx.recv().unwrap_err()),
         "received a message with 3 descriptors that nothing claims"
     );
-    let file = std::fs::File::open("/dev/null").unwrap();
+    let file = File::open("/dev/null").unwrap();
     let error = Sender::<u8>::try_from(OwnedFd::from(file)).unwrap_err();
     assert_eq!(
         text(error),

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::fs::File;
-use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -10,7 +10,7 @@ use std::os::unix::net::UnixStream;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use wormhole::{Error, Receiver, Sender, channel};
 
-use crate::support::{in_own_process, open_fds, packet, raw_send};
+use crate::support::{in_own_process, open_fds, packet, pipe, raw_send};
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Fd(#[serde(with = "wormhole::fd")] OwnedFd);
@@ -26,9 +26,9 @@ fn many_types_of_descriptor_are_fields() {
         #[serde(with = "wormhole::fd")]
         file: File,
         #[serde(with = "wormhole::fd")]
-        reader: PipeReader,
+        reader: File,
         #[serde(with = "wormhole::fd")]
-        writer: PipeWriter,
+        writer: File,
         #[serde(with = "wormhole::fd")]
         tcp: TcpStream,
         #[serde(with = "wormhole::fd")]
@@ -38,7 +38,7 @@ fn many_types_of_descriptor_are_fields() {
         optional: Option<Fd>,
         several: Vec<Fd>,
     }
-    let (reader, writer) = pipe().unwrap();
+    let (reader, writer) = pipe();
     let (sender, receiver) = channel::<u8>().unwrap();
     let (unix, mut unix_peer) = UnixStream::pair().unwrap();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -96,16 +96,16 @@ fn sending_moves_a_value_that_is_given_away() {
 #[test]
 fn fields_come_before_descriptors_beside_the_message() {
     let (tx, rx) = channel::<(Fd, u8)>().unwrap();
-    let (mut first, first_writer) = pipe().unwrap();
-    let (mut second, second_writer) = pipe().unwrap();
+    let (mut first, first_writer) = pipe();
+    let (mut second, second_writer) = pipe();
     tx.send_with_fds((Fd(first_writer.into()), 1), &[second_writer.as_fd()])
         .unwrap();
     drop(second_writer);
     let ((Fd(field), _), beside) = rx.recv_with_fds().unwrap();
     assert_eq!(beside.len(), 1);
-    PipeWriter::from(field).write_all(b"field").unwrap();
+    File::from(field).write_all(b"field").unwrap();
     for fd in beside {
-        PipeWriter::from(fd).write_all(b"beside").unwrap();
+        File::from(fd).write_all(b"beside").unwrap();
     }
     let mut text = String::new();
     first.read_to_string(&mut text).unwrap();
@@ -258,12 +258,12 @@ fn a_message_may_use_other_channels_while_it_is_encoded_and_decoded() {
         INNER.set(Some(channel().unwrap()));
         let (tx, rx) = channel::<Vec<Nesting>>().unwrap();
         let before = open_fds();
-        let (mut reader, writer) = pipe().unwrap();
+        let (mut reader, writer) = pipe();
         let fd = OwnedFd::from(writer);
         let copy = fd.try_clone().unwrap();
         tx.send(vec![Nesting { fd }, Nesting { fd: copy }]).unwrap();
         for Nesting { fd } in rx.recv().unwrap() {
-            PipeWriter::from(fd).write_all(b"x").unwrap();
+            File::from(fd).write_all(b"x").unwrap();
         }
         let mut text = String::new();
         reader.read_to_string(&mut text).unwrap();

@@ -2,7 +2,7 @@
 //! good message arrives.
 
 use std::fs::File;
-use std::io::{Write, pipe};
+use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use wormhole::{Error, Receiver, Sender, channel};
 
 use crate::support::{
-    DescriptorLimit, in_own_process, open_fds, packet, packet_of_length, raw_send, two_way_pair,
+    DescriptorLimit, in_own_process, open_fds, packet, packet_of_length, pipe, raw_send,
+    two_way_pair,
 };
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -208,7 +209,7 @@ fn garbage() -> Vec<Garbage> {
     add(
         "a pipe in place of the memfd",
         packet_of_length(100, b"{"),
-        vec![pipe().unwrap().0.into()],
+        vec![pipe().0.into()],
         "the descriptor for the 99 bytes that the packet lacks is not a memfd",
     );
     add(

@@ -43,7 +43,11 @@ pub(crate) fn in_own_process<F: FnOnce()>(body: F) {
         .and_then(|(_, path)| path.strip_suffix("::{{closure}}"))
         .expect("the closure of a test");
     if std::env::var(IN_OWN_PROCESS).is_ok_and(|running| running == test) {
-        return body();
+        // What all processes of one user have in flight may not exceed this limit.
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+        // The test harness has a second thread, which only waits for this one. A fork leaves it behind.
+        return fork_and_run(body).join();
     }
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
@@ -148,7 +152,11 @@ pub(crate) fn forked(body: impl FnOnce()) -> Forked {
         1,
         "only a process with one thread may fork: use `in_own_process`"
     );
-    // SAFETY: this process has no other thread, as just checked.
+    fork_and_run(body)
+}
+
+fn fork_and_run(body: impl FnOnce()) -> Forked {
+    // SAFETY: no other thread is in the middle of anything that the child could need.
     #[allow(unsafe_code, reason = "tests of processes need processes")]
     match unsafe { fork() }.unwrap() {
         ForkResult::Parent { child } => Forked { pid: child },
@@ -174,6 +182,20 @@ impl Forked {
             waitpid(self.pid, None).unwrap(),
             WaitStatus::Signaled(self.pid, Signal::SIGKILL, false)
         );
+    }
+}
+
+/// Waits until a process sleeps, which is all that can be known of one that has nothing to say.
+pub(crate) fn until_asleep(pid: Pid) {
+    loop {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        // "PID (name) S ..."
+        let state = stat.rsplit_once(") ").unwrap().1.chars().next().unwrap();
+        match state {
+            'S' => return,
+            'Z' | 'X' => panic!("process {pid} has ended instead of going to sleep"),
+            _ => thread::yield_now(),
+        }
     }
 }
 
@@ -252,6 +274,12 @@ pub(crate) fn raw_send(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) 
     assert_eq!(sent, Ok(bytes.len()));
 }
 
+/// The two ends of a pipe, the reading one first.
+pub(crate) fn pipe() -> (fs::File, fs::File) {
+    let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
+    (reader.into(), writer.into())
+}
+
 /// A pair of sockets as peers make it: both directions open.
 pub(crate) fn two_way_pair() -> (OwnedFd, OwnedFd) {
     socketpair(
@@ -278,7 +306,7 @@ impl Random {
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
+        usize::try_from(self.next() % bound as u64).unwrap()
     }
 }
