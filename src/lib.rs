@@ -163,3 +163,7 @@ pub use sender::Sender;
 pub fn channel<T>() -> Result<(Sender<T>, Receiver<T>)> {
     Options::new().channel()
 }
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -10,4 +10,5 @@ mod hostile;
 mod interoperation;
 mod limits;
 mod properties;
+mod tidy;
 mod wire;

@@ -1,0 +1,117 @@
+//! The repository's own rules.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    let path = root().join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn rust_files(folder: &str) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = walkdir::WalkDir::new(root().join(folder))
+        .into_iter()
+        .map(|entry| entry.unwrap().into_path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
+        .collect();
+    files.sort();
+    assert!(!files.is_empty(), "{folder}");
+    files
+}
+
+/// Lines that are neither blank nor comments, up to the unit tests.
+fn code_lines(source: &str) -> usize {
+    let code = source.split("#[cfg(test)]").next().unwrap();
+    code.lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with("//"))
+        .count()
+}
+
+#[test]
+fn the_source_stays_small() {
+    let mut total = 0;
+    for file in rust_files("src") {
+        let source = read(&file);
+        let lines = source.lines().count();
+        assert!(lines <= 400, "{}: {lines} lines", file.display());
+        total += code_lines(&source);
+    }
+    assert!(total < 1500, "{total} lines of code");
+}
+
+#[test]
+fn examples_fit_on_two_screens() {
+    for file in rust_files("examples") {
+        let lines = read(&file).lines().count();
+        assert!(lines < 100, "{}: {lines} lines", file.display());
+    }
+}
+
+#[test]
+fn no_test_sleeps() {
+    for file in rust_files("tests") {
+        let sleeps = concat!("sle", "ep(");
+        assert!(!read(&file).contains(sleeps), "{}", file.display());
+    }
+}
+
+#[test]
+fn every_dependency_says_why_it_is_there() {
+    let manifest = read("Cargo.toml");
+    let mut explained = false;
+    let mut in_dependencies = false;
+    for line in manifest.lines() {
+        if line.starts_with('[') {
+            in_dependencies = line.contains("dependencies");
+        } else if line.starts_with('#') {
+            explained = true;
+            continue;
+        } else if in_dependencies && line.contains(" = ") {
+            // Those that one comment explains stand together.
+            assert!(explained, "no comment: {line}");
+            continue;
+        }
+        explained = false;
+    }
+}
+
+#[test]
+fn the_readme_has_two_commands_and_ci_runs_them() {
+    let readme = read("README.md");
+    let commands: Vec<&str> = readme
+        .split("```sh\n")
+        .skip(1)
+        .map(|block| block.split("```").next().unwrap().trim())
+        .collect();
+    assert_eq!(
+        commands,
+        ["cargo run --release --example wordcount", "cargo test"]
+    );
+    let ci = read(".ci/run");
+    for command in commands {
+        assert!(ci.contains(&format!("step {command}\n")), "{command}");
+    }
+    assert!(readme.lines().count() <= 100, "more than a page");
+}
+
+#[test]
+fn the_versions_that_the_readme_names_are_those_of_the_manifest() {
+    let (readme, manifest) = (read("README.md"), read("Cargo.toml"));
+    let value = |key: &str| {
+        let (_, rest) = manifest.split_once(&format!("\n{key} = \"")).unwrap();
+        rest.split('"').next().unwrap().to_owned()
+    };
+    let rust = value("rust-version");
+    assert!(readme.contains(&format!("({rust} or later)")), "{rust}");
+    let version = value("version");
+    let minor = version.rsplit_once('.').unwrap().0;
+    assert!(
+        readme.contains(&format!("`wormhole-rs = \"{minor}\"`")),
+        "{minor}"
+    );
+}
