@@ -120,7 +120,7 @@ impl AsFd for Carried {
 pub(crate) struct Outgoing {
     pub(crate) fds: Lease<Carried>,
     /// How many there would be without the limit of a packet.
-    count: usize,
+    pub(crate) count: usize,
     error: Option<Error>,
 }
 
@@ -180,19 +180,6 @@ pub(crate) fn collect(encode: impl FnOnce() -> Result<()>) -> Result<Outgoing> {
     match outgoing.error {
         Some(error) => Err(error), // the cause of what serde_json could only call a failure
         None => encoded.map(|()| outgoing),
-    }
-}
-
-impl Outgoing {
-    /// Checks how many descriptors the message has, with `more` that do not stand in its fields.
-    pub(crate) fn check(&self, more: usize) -> Result<()> {
-        match self.count + more {
-            count if count > MAX_FDS => Err(Error::TooManyFds {
-                count,
-                limit: MAX_FDS,
-            }),
-            _ => Ok(()),
-        }
     }
 }
 

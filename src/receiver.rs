@@ -1,6 +1,5 @@
 //! The receiving end, and its iterators.
 
-use std::cell::Cell;
 use std::fmt;
 use std::iter::FusedIterator;
 use std::marker::PhantomData;
@@ -11,19 +10,12 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::buffer::Lease;
 use crate::error::{Error, Result};
-use crate::fd::{Carried, Incoming};
+use crate::fd::{self, Carried, Incoming};
 use crate::options::DEFAULT_MAX_MESSAGE_LEN;
-use crate::packet::MAX_PACKET;
 use crate::socket::Socket;
+use crate::transfer::Inbound;
 use crate::wait::Wait;
-use crate::{fd, packet, transfer};
-
-thread_local! {
-    static PACKET: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-    static LONG_TEXT: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-}
 
 /// The receiving end of a channel: [`channel`](crate::channel) makes it.
 ///
@@ -241,22 +233,7 @@ impl<T: DeserializeOwned> Receiver<T> {
 
     /// Receives a message, and what is left of its descriptors after its fields took theirs.
     fn recv_within(&self, wait: Wait) -> Result<(T, Incoming)> {
-        let mut packet = Lease::take(&PACKET);
-        if packet.len() != MAX_PACKET {
-            *packet = vec![0; MAX_PACKET]; // fresh zeroed memory, which takes up none until written to
-        }
-        let mut long_text = Lease::take(&LONG_TEXT);
-        let mut fds = fd::incoming();
-        let text = transfer::receive(
-            &self.socket,
-            self.max_message_len,
-            wait,
-            &mut packet,
-            &mut long_text,
-            &mut fds,
-        )?;
-        let (message, left) = fd::distribute(fds, || packet::decode(text));
-        Ok((message?, left))
+        Inbound::receive(&self.socket, self.max_message_len, wait)?.decode()
     }
 }
 

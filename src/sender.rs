@@ -1,7 +1,6 @@
 //! The sending end.
 
 use std::borrow::Borrow;
-use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -10,18 +9,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::buffer::Lease;
 use crate::error::{Error, Result};
-use crate::fd::Carried;
+use crate::fd::{self, Carried};
 use crate::options::DEFAULT_MAX_MESSAGE_LEN;
 use crate::socket::Socket;
 use crate::transfer::Outbound;
 use crate::wait::Wait;
-use crate::{fd, packet};
-
-thread_local! {
-    static PACKET: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-}
 
 /// The sending end of a channel: [`channel`](crate::channel) makes it.
 ///
@@ -241,16 +234,7 @@ impl<T: Serialize> Sender<T> {
     }
 
     fn send_within(&self, message: &T, fds: &[BorrowedFd<'_>], wait: Wait) -> Result<()> {
-        let mut packet = Lease::take(&PACKET);
-        let fields = fd::collect(|| packet::encode(message, self.max_message_len, &mut packet))?;
-        fields.check(fds.len())?;
-        let outbound = Outbound {
-            socket: &self.socket,
-            packet: &packet,
-            fields: &fields.fds,
-            fds,
-        };
-        outbound.transmit(wait)
+        Outbound::encode(message, self.max_message_len)?.send(&self.socket, fds, wait)
     }
 }
 

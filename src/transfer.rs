@@ -1,75 +1,113 @@
 //! A whole message out, a whole message in: one packet, and the memfd that a long one needs beside it.
 
+use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::PollFlags;
 use rustix::io::Errno;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
+use crate::buffer::Lease;
 use crate::error::{Error, Result};
-use crate::fd::{Carried, Incoming};
-use crate::packet::{MAX_PACKET, Packet};
+use crate::fd::{Incoming, Outgoing};
+use crate::packet::{HEADER, MAX_PACKET, Packet};
 use crate::socket::{MAX_FDS, Received, Socket};
-use crate::spill;
 use crate::wait::{Stop, Wait, until_ready};
+use crate::{fd, packet, spill};
 
-/// An encoded message, ready to go.
-pub(crate) struct Outbound<'a> {
-    pub(crate) socket: &'a Socket,
-    pub(crate) packet: &'a [u8],
-    /// Descriptors that the message's fields refer to.
-    pub(crate) fields: &'a [Carried],
-    /// Descriptors that were given beside the message.
-    pub(crate) fds: &'a [BorrowedFd<'a>],
+thread_local! {
+    static OUTBOUND: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    static INBOUND: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    static LONG_TEXT: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-impl Outbound<'_> {
-    /// Sends it, whole or not at all.
-    pub(crate) fn transmit(&self, wait: Wait) -> Result<()> {
-        if self.packet.len() <= MAX_PACKET {
-            match self.attempt(self.packet, None, wait) {
-                Err(Stop::Failed(Errno::MSGSIZE)) => {} // longer than the socket's buffer
-                sent => return sent.map_err(failure),
-            }
-        }
-        let count = self.fields.len() + self.fds.len() + 1;
-        if count > MAX_FDS {
-            return Err(Error::TooManyFds {
-                count,
-                limit: MAX_FDS,
-            });
-        }
+/// A message on its way out: encoded, and ready to be tried again.
+#[derive(Debug)]
+pub(crate) struct Outbound {
+    packet: Lease<u8>,
+    /// Descriptors that the message's fields refer to.
+    fields: Outgoing,
+    /// For a message that the socket does not take whole: how many bytes it takes, and the rest.
+    spill: Option<(usize, OwnedFd)>,
+}
+
+impl Outbound {
+    /// Encodes a message whose text may have `limit` bytes.
+    pub(crate) fn encode<T: Serialize>(message: &T, limit: usize) -> Result<Self> {
+        let mut packet = Lease::take(&OUTBOUND);
+        let fields = fd::collect(|| packet::encode(message, limit, &mut packet))?;
+        Ok(Outbound {
+            packet,
+            fields,
+            spill: None,
+        })
+    }
+
+    /// Sends it with `fds` beside it, whole or not at all.
+    pub(crate) fn send(
+        &mut self,
+        socket: &Socket,
+        fds: &[BorrowedFd<'_>],
+        wait: Wait,
+    ) -> Result<()> {
+        let count = self.fields.count + fds.len();
+        check_count(count)?;
         loop {
-            let limit = self.socket.packet_limit();
-            let limit =
-                limit.map_err(|errno| Error::io("look up the size of the buffer", errno))?;
-            let (inline, rest) = self.packet.split_at(limit.min(self.packet.len()));
-            let memfd = spill::write(rest)?;
-            match self.attempt(inline, Some(&memfd), wait) {
-                // Some other process has made the buffer of the shared socket smaller meanwhile.
-                Err(Stop::Failed(Errno::MSGSIZE)) => {}
-                sent => return sent.map_err(failure),
+            if self.spill.is_none() && self.packet.len() > MAX_PACKET {
+                self.split(socket, count)?;
+            }
+            match self.attempt(socket, fds, wait) {
+                // The socket's buffer is smaller than the packet, or than it was a moment ago: some
+                // other process that shares the socket may have changed it.
+                Err(Stop::Failed(Errno::MSGSIZE)) => self.split(socket, count)?,
+                sent => return sent.map_err(send_error),
             }
         }
     }
 
-    fn attempt(&self, bytes: &[u8], memfd: Option<&OwnedFd>, wait: Wait) -> Result<(), Stop> {
-        let memfd = memfd.into_iter().map(AsFd::as_fd);
-        let fields = self.fields.iter().map(AsFd::as_fd);
-        let all = memfd.chain(fields).chain(self.fds.iter().copied());
-        let mut places = [self.socket.as_fd(); MAX_FDS];
+    /// Moves the text that the socket does not take into a memfd.
+    fn split(&mut self, socket: &Socket, count: usize) -> Result<()> {
+        check_count(count + 1)?;
+        let limit = socket.packet_limit();
+        let limit = limit.map_err(|errno| Error::io("look up the size of the buffer", errno))?;
+        let (inline, rest) = self.packet.split_at(limit.min(self.packet.len()));
+        self.spill = Some((inline.len(), spill::write(rest)?));
+        Ok(())
+    }
+
+    fn attempt(&self, socket: &Socket, fds: &[BorrowedFd<'_>], wait: Wait) -> Result<(), Stop> {
+        let (len, memfd) = match &self.spill {
+            Some((len, memfd)) => (*len, Some(memfd.as_fd())),
+            None => (self.packet.len(), None),
+        };
+        let bytes = self.packet.get(..len).unwrap_or_default();
+        let fields = self.fields.fds.iter().map(AsFd::as_fd);
+        let all = memfd.into_iter().chain(fields).chain(fds.iter().copied());
+        let mut places = [socket.as_fd(); MAX_FDS];
         let mut count = 0;
         for (place, fd) in places.iter_mut().zip(all) {
             *place = fd;
             count += 1;
         }
         let fds = places.get(..count).unwrap_or_default();
-        until_ready(self.socket, PollFlags::OUT, wait, |may_block| {
-            self.socket.send(bytes, fds, may_block)
+        until_ready(socket, PollFlags::OUT, wait, |may_block| {
+            socket.send(bytes, fds, may_block)
         })
     }
 }
 
-fn failure(stop: Stop) -> Error {
+fn check_count(count: usize) -> Result<()> {
+    match count {
+        ..=MAX_FDS => Ok(()),
+        _ => Err(Error::TooManyFds {
+            count,
+            limit: MAX_FDS,
+        }),
+    }
+}
+
+fn send_error(stop: Stop) -> Error {
     match stop {
         Stop::WouldBlock => Error::Full,
         Stop::TimedOut => Error::TimedOut,
@@ -81,35 +119,66 @@ fn failure(stop: Stop) -> Error {
     }
 }
 
-/// Receives the whole text of the next message, into one of the two buffers, and its descriptors.
-pub(crate) fn receive<'a>(
-    socket: &Socket,
-    limit: usize,
-    wait: Wait,
-    packet: &'a mut [u8],
-    long_text: &'a mut Vec<u8>,
-    fds: &mut Incoming,
-) -> Result<&'a [u8]> {
-    let received = until_ready(socket, PollFlags::IN, wait, |may_block| {
-        socket.recv(packet, |fd| fds.push(Some(fd)), may_block)
-    });
-    let len = match received {
-        Ok(Received::Packet { lost: true, .. }) => return Err(Error::FdsLost),
-        Ok(Received::Packet { len, .. }) => len,
-        Ok(Received::End) => return Err(Error::Disconnected),
-        Err(Stop::WouldBlock) => return Err(Error::Empty),
-        Err(Stop::TimedOut) => return Err(Error::TimedOut),
-        Err(Stop::Failed(errno)) => return Err(Error::io("receive a message", errno)),
-    };
-    let Some(packet) = packet.get(..len) else {
-        return Err(Error::malformed(format!(
-            "a packet of {len} bytes is longer than the limit of {MAX_PACKET}"
-        )));
-    };
-    let packet = Packet::parse(packet, limit)?;
-    if packet.missing == 0 {
-        return Ok(packet.inline);
+/// A message that has come, not yet decoded.
+#[derive(Debug)]
+pub(crate) struct Inbound {
+    packet: Lease<u8>,
+    /// Length of the packet.
+    len: usize,
+    /// The whole text, if the packet holds only its beginning.
+    long_text: Option<Lease<u8>>,
+    fds: Incoming,
+}
+
+impl Inbound {
+    /// Receives the next message, whose text may have `limit` bytes.
+    pub(crate) fn receive(socket: &Socket, limit: usize, wait: Wait) -> Result<Self> {
+        let mut packet = Lease::take(&INBOUND);
+        if packet.len() != MAX_PACKET {
+            *packet = vec![0; MAX_PACKET]; // fresh zeroed memory, which takes up none until written to
+        }
+        let mut fds = fd::incoming();
+        let received = until_ready(socket, PollFlags::IN, wait, |may_block| {
+            socket.recv(&mut packet, |fd| fds.push(Some(fd)), may_block)
+        });
+        let len = match received {
+            Ok(Received::Packet { lost: true, .. }) => return Err(Error::FdsLost),
+            Ok(Received::Packet { len, .. }) => len,
+            Ok(Received::End) => return Err(Error::Disconnected),
+            Err(Stop::WouldBlock) => return Err(Error::Empty),
+            Err(Stop::TimedOut) => return Err(Error::TimedOut),
+            Err(Stop::Failed(errno)) => return Err(Error::io("receive a message", errno)),
+        };
+        let Some(bytes) = packet.get(..len) else {
+            return Err(Error::malformed(format!(
+                "a packet of {len} bytes is longer than the limit of {MAX_PACKET}"
+            )));
+        };
+        let long_text = match Packet::parse(bytes, limit)? {
+            Packet { missing: 0, .. } => None,
+            parsed => Some(gather(parsed, &mut fds)?),
+        };
+        Ok(Inbound {
+            packet,
+            len,
+            long_text,
+            fds,
+        })
     }
+
+    /// Decodes the message, and gives what is left of its descriptors after its fields took theirs.
+    pub(crate) fn decode<T: DeserializeOwned>(self) -> Result<(T, Incoming)> {
+        let text = match &self.long_text {
+            Some(text) => text,
+            None => self.packet.get(HEADER..self.len).unwrap_or_default(),
+        };
+        let (message, left) = fd::distribute(self.fds, || packet::decode(text));
+        Ok((message?, left))
+    }
+}
+
+/// Puts a long text together from its packet and the memfd that came with it.
+fn gather(packet: Packet<'_>, fds: &mut Incoming) -> Result<Lease<u8>> {
     let Some(memfd) = fds.first_mut().and_then(Option::take) else {
         return Err(Error::malformed(format!(
             "{} bytes of text are missing and no descriptor came with the rest",
@@ -117,8 +186,9 @@ pub(crate) fn receive<'a>(
         )));
     };
     fds.remove(0); // the memfd's place: it does not count for the indices in the text
-    long_text.clear();
-    long_text.extend_from_slice(packet.inline);
-    spill::read(&memfd, packet.missing, long_text)?;
-    Ok(long_text)
+    let mut text = Lease::take(&LONG_TEXT);
+    text.clear();
+    text.extend_from_slice(packet.inline);
+    spill::read(&memfd, packet.missing, &mut text)?;
+    Ok(text)
 }

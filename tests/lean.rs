@@ -73,8 +73,8 @@ fn a_message_allocates_only_what_its_value_owns() {
     let message = (7, [0.25; 4]);
     let there_and_back = || {
         tx.send(message).unwrap();
-        tx.try_send(&message).unwrap();
-        tx.send_timeout(&message, Duration::from_secs(1)).unwrap();
+        tx.try_send(message).unwrap();
+        tx.send_timeout(message, Duration::from_secs(1)).unwrap();
         assert_eq!(rx.recv().unwrap(), message);
         assert_eq!(rx.try_recv().unwrap(), message);
         let (received, fds) = rx.recv_with_fds().unwrap();
