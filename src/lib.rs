@@ -122,6 +122,7 @@
     )
 )]
 
+mod ancillary;
 mod buffer;
 mod error;
 pub mod fd;

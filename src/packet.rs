@@ -106,7 +106,9 @@ impl<'a> Packet<'a> {
 
 /// Reads a message from its whole text.
 pub(crate) fn decode<T: DeserializeOwned>(text: &[u8]) -> Result<T> {
-    serde_json::from_slice(text).map_err(Error::decode::<T>)
+    // All of it, whereas serde_json looks only at the strings that the type does not ignore.
+    let text = std::str::from_utf8(text).map_err(Error::decode::<T>)?;
+    serde_json::from_str(text).map_err(Error::decode::<T>)
 }
 
 #[cfg(test)]

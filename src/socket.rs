@@ -15,16 +15,13 @@ use rustix::net::{
     getpeername, recvmsg, sendmsg, shutdown, socketpair, sockopt,
 };
 
+use crate::ancillary::Space;
 use crate::error::{Error, Result};
 use crate::packet::MAX_PACKET;
 
 /// The most descriptors that one packet carries.
 // KERNEL: `SCM_MAX_FD`, unix(7).
 pub(crate) const MAX_FDS: usize = 253;
-
-/// Room for the ancillary data of a packet. The credentials that a foreign holder of the socket may have
-/// asked for (`SO_PASSCRED`) must not push out descriptors.
-const ANCILLARY: usize = rustix::cmsg_space!(ScmRights(MAX_FDS), ScmCredentials(1));
 
 /// A socket that is one end of a channel. All clones of an end within a process share one.
 #[derive(Debug)]
@@ -133,10 +130,10 @@ impl Socket {
     ) -> Result<(), Errno> {
         let mut flags = SendFlags::NOSIGNAL;
         flags.set(SendFlags::DONTWAIT, !may_block);
-        let mut space = [MaybeUninit::uninit(); ANCILLARY];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         if !fds.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(fds)) {
-            return Err(Errno::INVAL); // `ANCILLARY` has room for all that callers may pass
+            return Err(Errno::INVAL); // more than `MAX_FDS`, which callers check
         }
         // KERNEL: a SOCK_SEQPACKET send is atomic: it never takes a part of the packet.
         sendmsg(self, &[IoSlice::new(bytes)], &mut ancillary, flags).map(drop)
@@ -153,8 +150,8 @@ impl Socket {
         // `TRUNC` asks for the length of the packet even if the buffer is shorter.
         let mut flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::TRUNC;
         flags.set(RecvFlags::DONTWAIT, !may_block);
-        let mut space = [MaybeUninit::uninit(); ANCILLARY];
-        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let mut space = Space::new();
+        let mut ancillary = RecvAncillaryBuffer::new(space.as_mut());
         let message = loop {
             match recvmsg(self, &mut [IoSliceMut::new(buffer)], &mut ancillary, flags) {
                 // KERNEL: the sender closed with bytes unread that were sent backwards to it, through a
@@ -170,6 +167,9 @@ impl Socket {
                 fds.for_each(&mut take);
             }
         }
+        // Drained, so there is nothing to drop. Its drop would look for messages in the padding.
+        std::mem::forget(ancillary);
+        space.close_pidfds();
         let lost = message.flags.contains(ReturnFlags::CTRUNC);
         if message.bytes == 0 && bare && !lost && self.is_at_end()? {
             return Ok(Received::End);

@@ -58,11 +58,19 @@ pub(crate) fn read(memfd: &OwnedFd, len: usize, text: &mut Vec<u8>) -> Result<()
     while text.len() < end {
         let offset = (text.len() - start) as u64;
         // `pread`, not a mapping: a memfd that its sender shrinks now must not cause SIGBUS here.
-        let count = retry_on_intr(|| pread(memfd, spare_capacity(text), offset)).map_err(failed)?;
-        if count == 0 {
-            return Err(Error::malformed(
-                "the memfd of a long message was cut while it was read",
-            ));
+        match retry_on_intr(|| pread(memfd, spare_capacity(text), offset)) {
+            Ok(0) => {
+                return Err(Error::malformed(
+                    "the memfd of a long message was cut while it was read",
+                ));
+            }
+            Ok(_) => {}
+            Err(Errno::BADF) => {
+                return Err(Error::malformed(
+                    "the memfd of a long message is not open for reading",
+                ));
+            }
+            Err(errno) => return Err(failed(errno)),
         }
     }
     text.truncate(end); // it may have grown

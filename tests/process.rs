@@ -330,6 +330,31 @@ fn g7_a_waiting_sender_is_woken_when_the_last_receiver_is_killed() {
     });
 }
 
+#[test]
+fn a_waiting_sender_goes_on_as_soon_as_there_is_room() {
+    in_own_process(|| {
+        let (tx, rx) = channel::<u32>().unwrap();
+        let (sent, wait_for_sent) = channel::<()>().unwrap();
+        let sends: [&dyn Fn(); 2] = [&|| tx.send(1).unwrap(), &|| {
+            tx.send_timeout(1, Duration::from_secs(3600)).unwrap();
+        }];
+        for send in sends {
+            while tx.try_send(0).is_ok() {}
+            let sender = forked(|| {
+                send();
+                sent.send(()).unwrap();
+            });
+            until_asleep(sender.pid);
+            // Room for a few messages, in a queue that stays nearly full.
+            for _ in 0..3 {
+                assert_eq!(rx.recv().unwrap(), 0);
+            }
+            wait_for_sent.recv_timeout(support::DEADLINE / 2).unwrap();
+            sender.join();
+        }
+    });
+}
+
 extern "C" fn ignore(_: i32) {}
 
 /// Signals with a handler interrupt whatever the process waits for.

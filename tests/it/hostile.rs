@@ -168,7 +168,13 @@ fn garbage() -> Vec<Garbage> {
         "not UTF-8",
         packet(b"{\"id\":7,\"name\":\"\xff\xfe\"}"),
         vec![],
-        "invalid unicode code point",
+        "invalid utf-8 sequence of 1 bytes from index 16",
+    );
+    add(
+        "not UTF-8 where it is ignored",
+        packet(b"{\"id\":7,\"name\":\"\",\"x\":\"\xff\"}"),
+        vec![],
+        "invalid utf-8 sequence",
     );
     add(
         "lone surrogate",
@@ -278,7 +284,7 @@ fn garbage() -> Vec<Garbage> {
         "a memfd that only its sender may read",
         packet_of_length(23, &GOOD.as_bytes()[..3]),
         vec![write_only(memfd(&GOOD.as_bytes()[3..]))],
-        "cannot read a long message from its memfd",
+        "the memfd of a long message is not open for reading",
     );
     list
 }
@@ -429,6 +435,56 @@ fn out_of_descriptors_while_sending_is_an_error_and_sends_nothing() {
         assert_eq!(open_fds(), before);
         assert_eq!(rx.recv().unwrap().1, "");
         assert!(matches!(rx.try_recv(), Err(Error::Empty)));
+    });
+}
+
+#[test]
+fn what_a_foreign_holder_asks_the_kernel_for_costs_no_descriptor() {
+    use nix::libc;
+    in_own_process(|| {
+        #[derive(Debug, Serialize, Deserialize)]
+        struct Fd(#[serde(with = "wormhole::fd")] OwnedFd);
+        const SO_PASSPIDFD: libc::c_int = 76;
+        let wishes: &[&[libc::c_int]] = &[
+            &[SO_PASSPIDFD],
+            &[libc::SO_PASSCRED],
+            &[libc::SO_PASSSEC],
+            &[libc::SO_PASSCRED, libc::SO_PASSSEC, SO_PASSPIDFD],
+        ];
+        let before = open_fds();
+        for wish in wishes {
+            let (tx, rx) = channel::<Vec<Fd>>().unwrap();
+            for &option in *wish {
+                let yes: libc::c_int = 1;
+                // SAFETY: the pointer is to an integer of the length given.
+                #[allow(unsafe_code, reason = "nix does not know all of these options")]
+                let set = unsafe {
+                    libc::setsockopt(
+                        std::os::fd::AsRawFd::as_raw_fd(&rx.as_fd()),
+                        libc::SOL_SOCKET,
+                        option,
+                        (&raw const yes).cast(),
+                        4,
+                    )
+                };
+                if set != 0 {
+                    eprintln!("skipped: this kernel does not know socket option {option}");
+                }
+            }
+            for count in [0, 1, 2, 253] {
+                tx.send((0..count).map(|_| Fd(memfd(b""))).collect::<Vec<_>>())
+                    .unwrap();
+                raw_send(&tx, b"garbage", &[]);
+                let open = open_fds().len();
+                assert_eq!(rx.recv().unwrap().len(), count);
+                rx.recv().unwrap_err();
+                assert_eq!(open_fds().len(), open);
+            }
+            drop(tx);
+            assert!(matches!(rx.recv(), Err(Error::Disconnected)));
+            drop(rx);
+            assert_eq!(open_fds(), before);
+        }
     });
 }
 
