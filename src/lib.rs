@@ -89,7 +89,8 @@
 //! - A message is at most 64 MiB of text unless set otherwise ([`Options::max_message_len`]). What does
 //!   not fit the socket's buffer goes through a memfd, at about half a millisecond for each MB.
 //! - A message carries at most 253 descriptors, or 252 beside text that needs a memfd.
-//! - Text nests at most 127 levels deep.
+//! - A message nests at most 127 levels deep: a deeper one is sent, and is an [`Error::Decode`] for its
+//!   receiver.
 //! - Each thread that receives has a buffer of 256 KiB, of which only what messages have filled takes up
 //!   memory. Each one that sends keeps its buffer, as long as it is at most 1 MiB.
 //!

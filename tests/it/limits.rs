@@ -191,3 +191,23 @@ fn a_buffer_that_another_process_shrinks_is_noticed() {
         assert_eq!(rx.recv().unwrap(), text(len));
     }
 }
+
+#[test]
+fn a_message_may_nest_127_levels_deep() {
+    #[derive(Debug, serde::Serialize, serde::Deserialize)]
+    struct Nest(Vec<Nest>);
+    fn nest(levels: usize) -> Nest {
+        (1..levels).fold(Nest(vec![]), |inner, _| Nest(vec![inner]))
+    }
+    let (tx, rx) = channel::<Nest>().unwrap();
+    tx.send(nest(127)).unwrap();
+    tx.send(nest(128)).unwrap();
+    tx.send(nest(500)).unwrap();
+    tx.send(nest(1)).unwrap();
+    rx.recv().unwrap();
+    for _ in 0..2 {
+        let error = rx.recv().unwrap_err().to_string();
+        assert!(error.contains("recursion limit exceeded"), "{error}");
+    }
+    assert!(rx.recv().unwrap().0.is_empty());
+}

@@ -168,3 +168,28 @@ fn white_space_and_escapes_are_as_free_as_in_json() {
     raw_send(&tx, &crate::support::packet(text.as_bytes()), &[]);
     assert_eq!(rx.recv().unwrap(), test_message());
 }
+
+#[test]
+fn numbers_are_read_as_specified() {
+    fn reads<T: serde::de::DeserializeOwned>(text: &str) -> Option<T> {
+        let (tx, rx) = channel::<T>().unwrap();
+        raw_send(&tx, &crate::support::packet(text.as_bytes()), &[]);
+        rx.recv().ok()
+    }
+    for refused in ["1.0", "1e0", "-0", "300", "-1", "null", "\"1\""] {
+        assert_eq!(reads::<u8>(refused), None, "{refused}");
+    }
+    assert_eq!(reads::<i128>("-0"), Some(0));
+    assert_eq!(reads::<f64>("1"), Some(1.0));
+    assert_eq!(reads::<f64>("1e999"), None);
+    assert_eq!(reads::<f64>("null"), None);
+    assert_eq!(reads::<Option<f64>>("null"), Some(None));
+    assert_eq!(reads::<f64>("NaN"), None);
+    assert_eq!(
+        reads::<u128>("340282366920938463463374607431768211455"),
+        Some(u128::MAX)
+    );
+    let loose = reads::<serde_json::Value>("[18446744073709551615,18446744073709551616]").unwrap();
+    assert_eq!(loose[0].as_u64(), Some(u64::MAX));
+    assert!(loose[1].is_f64());
+}
