@@ -130,6 +130,9 @@ pub mod fd;
 mod options;
 mod packet;
 mod receiver;
+mod receiver_set;
+mod select;
+mod select_macro;
 mod sender;
 mod socket;
 mod spill;
@@ -139,6 +142,8 @@ mod wait;
 pub use error::{Error, Result};
 pub use options::Options;
 pub use receiver::{IntoIter, Iter, Receiver, TryIter};
+pub use receiver_set::{Key, ReceiverSet};
+pub use select::{Select, Selected};
 pub use sender::Sender;
 
 /// Makes a channel with the default [`Options`].

@@ -41,6 +41,10 @@ impl<T> Receiver<T> {
         }
     }
 
+    pub(crate) fn parts(&self) -> (&Socket, usize) {
+        (&self.socket, self.max_message_len)
+    }
+
     /// Sets the longest text, in bytes, that this handle accepts, as
     /// [`Options::max_message_len`](crate::Options::max_message_len) does at creation. For receivers that
     /// came in a message or were made from a descriptor. Other clones keep their limit.
@@ -224,16 +228,20 @@ impl<T: DeserializeOwned> Receiver<T> {
     }
 
     fn recv_without_fds(&self, wait: Wait) -> Result<T> {
-        let (message, left) = self.recv_within(wait)?;
-        match left.iter().flatten().count() {
-            0 => Ok(message),
-            count => Err(Error::UnexpectedFds { count }),
-        }
+        without_fds(self.recv_within(wait)?)
     }
 
     /// Receives a message, and what is left of its descriptors after its fields took theirs.
     fn recv_within(&self, wait: Wait) -> Result<(T, Incoming)> {
         Inbound::receive(&self.socket, self.max_message_len, wait)?.decode()
+    }
+}
+
+/// The message alone, if nothing is left of its descriptors.
+pub(crate) fn without_fds<T>((message, left): (T, Incoming)) -> Result<T> {
+    match left.iter().flatten().count() {
+        0 => Ok(message),
+        count => Err(Error::UnexpectedFds { count }),
     }
 }
 

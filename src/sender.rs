@@ -68,6 +68,10 @@ impl<T> Sender<T> {
         }
     }
 
+    pub(crate) fn parts(&self) -> (&Socket, usize) {
+        (&self.socket, self.max_message_len)
+    }
+
     /// Sets the longest text, in bytes, that this handle sends, as
     /// [`Options::max_message_len`](crate::Options::max_message_len) does at creation. For senders that
     /// came in a message or were made from a descriptor. Other clones keep their limit.

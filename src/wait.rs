@@ -1,6 +1,6 @@
 //! How a call waits: try, and sleep in the kernel until another try is worth it.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -24,6 +24,15 @@ impl Wait {
             .checked_add(timeout)
             .map_or(Wait::Forever, Wait::Until)
     }
+
+    /// Whether there is no time at all to sleep.
+    pub(crate) fn is_over(self) -> bool {
+        match self {
+            Wait::Never => true,
+            Wait::Until(deadline) => deadline <= Instant::now(),
+            Wait::Forever => false,
+        }
+    }
 }
 
 /// Why an operation gave up.
@@ -43,11 +52,11 @@ pub(crate) fn until_ready<R>(
     wait: Wait,
     mut attempt: impl FnMut(bool) -> Result<R, Errno>,
 ) -> Result<R, Stop> {
-    let receives = events == PollFlags::IN;
+    let sends = events == PollFlags::OUT;
     // KERNEL: blocked receivers of one socket are woken one by one, polling ones all at once, so a receive
     // that may wait for ever blocks by itself.
-    let may_block = receives && matches!(wait, Wait::Forever);
-    let mut patience = FIRST_RETRY;
+    let may_block = !sends && matches!(wait, Wait::Forever);
+    let mut pause = Pause::new(sends);
     loop {
         match attempt(may_block) {
             Err(Errno::INTR) => continue,
@@ -57,47 +66,64 @@ pub(crate) fn until_ready<R>(
             Err(errno) => return Err(Stop::Failed(errno)),
             Ok(result) => return Ok(result),
         }
-        let deadline = match wait {
-            Wait::Never => return Err(Stop::WouldBlock),
-            Wait::Until(deadline) => Some(deadline),
-            Wait::Forever => None,
-        };
-        if receives {
-            sleep(socket.as_fd(), events, deadline, None)?;
-        } else {
-            sleep(socket.as_fd(), events, deadline, Some(patience))?;
-            patience = (patience * 2).min(LAST_RETRY);
+        if matches!(wait, Wait::Never) {
+            return Err(Stop::WouldBlock);
         }
+        pause.sleep(&mut [PollFd::new(&socket, events)], wait)?;
     }
 }
 
-// KERNEL: a full socket wakes its senders, blocked or polling, only once three quarters of its buffer are
-// free (unix_writable), while a send succeeds as soon as any of it is. If the receiver takes a few messages
-// and then waits for something that the sender does next, nobody would ever wake up
-// (`a_waiting_sender_goes_on_as_soon_as_there_is_room`). So senders look for themselves, now and then.
-const FIRST_RETRY: Duration = Duration::from_millis(1);
-const LAST_RETRY: Duration = Duration::from_millis(64);
+/// The sleep between one attempt and the next.
+#[derive(Debug)]
+pub(crate) struct Pause {
+    /// How long to sleep at most, if somebody waits to send.
+    retry: Option<Duration>,
+}
 
-/// Sleeps until one of `events`, or a hang-up, is there, but not longer than `at_most`. A signal ends it
-/// early, which does no harm.
-fn sleep(
-    socket: BorrowedFd<'_>,
-    events: PollFlags,
-    deadline: Option<Instant>,
-    at_most: Option<Duration>,
-) -> Result<(), Stop> {
-    let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-    if left.is_some_and(|left| left.is_zero()) {
-        return Err(Stop::TimedOut);
+impl Pause {
+    // KERNEL: a full socket wakes its senders, blocked or polling, only once three quarters of its buffer
+    // are free (unix_writable), while a send succeeds as soon as any of it is. If the receiver takes a few
+    // messages and then waits for something that the sender does next, nobody would ever wake up
+    // (`a_waiting_sender_goes_on_as_soon_as_there_is_room`). So senders look for themselves, now and then.
+    const FIRST_RETRY: Duration = Duration::from_millis(1);
+    const LAST_RETRY: Duration = Duration::from_millis(64);
+
+    pub(crate) fn new(sends: bool) -> Self {
+        Pause {
+            retry: sends.then_some(Self::FIRST_RETRY),
+        }
     }
-    let timeout = match (left, at_most) {
-        (Some(left), Some(at_most)) => Some(left.min(at_most)),
-        (left, at_most) => left.or(at_most),
-    };
-    // Only a time of billions of years does not convert: that is for ever.
-    let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
-    match poll(&mut [PollFd::new(&socket, events)], timeout.as_ref()) {
-        Ok(_) | Err(Errno::INTR) => Ok(()),
-        Err(errno) => Err(Stop::Failed(errno)),
+
+    /// Sleeps until there is an event, or a hang-up, or it is time to try again; with `Wait::Never` it only
+    /// looks for events. Says `TimedOut` if the deadline has passed already.
+    ///
+    /// A signal ends it early, without events, which does no harm.
+    pub(crate) fn sleep(&mut self, fds: &mut [PollFd<'_>], wait: Wait) -> Result<(), Stop> {
+        let left = match wait {
+            Wait::Never => Some(Duration::ZERO),
+            Wait::Until(deadline) => match deadline.checked_duration_since(Instant::now()) {
+                None | Some(Duration::ZERO) => return Err(Stop::TimedOut),
+                left => left,
+            },
+            Wait::Forever => None,
+        };
+        let timeout = match (left, self.retry) {
+            (Some(Duration::ZERO), _) => left,
+            (left, Some(retry)) => {
+                self.retry = Some((retry * 2).min(Self::LAST_RETRY));
+                Some(left.map_or(retry, |left| left.min(retry)))
+            }
+            (left, None) => left,
+        };
+        // Only a time of billions of years does not convert: that is for ever.
+        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+        match poll(fds, timeout.as_ref()) {
+            Ok(_) => Ok(()),
+            Err(Errno::INTR) => {
+                fds.iter_mut().for_each(PollFd::clear_revents);
+                Ok(())
+            }
+            Err(errno) => Err(Stop::Failed(errno)),
+        }
     }
 }

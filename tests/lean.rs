@@ -16,7 +16,7 @@ use nix::sys::signal::{Signal, raise};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::getppid;
 use serde::{Deserialize, Serialize};
-use wormhole::{Sender, channel};
+use wormhole::{ReceiverSet, Sender, channel, select};
 
 use support::{forked, in_own_process, output_within};
 
@@ -204,6 +204,46 @@ fn a_small_send_and_a_receive_of_a_waiting_message_are_one_system_call_each() {
             [SYS_sendmsg, SYS_sendmsg, SYS_recvmsg, SYS_recvmsg]
         );
         assert!(system_calls(|| drop((tx.clone(), rx.clone()))).is_empty());
+    });
+}
+
+#[test]
+fn waiting_for_one_of_two_is_one_system_call_more() {
+    use nix::libc::{SYS_ppoll, SYS_recvmsg, SYS_sendmsg};
+    in_own_process(|| {
+        let (tx, rx) = channel::<u32>().unwrap();
+        let (_tx2, rx2) = channel::<u32>().unwrap();
+        let calls = system_calls(|| {
+            tx.send(1).unwrap();
+            select! {
+                recv(rx2) -> _ => unreachable!(),
+                recv(rx) -> message => assert_eq!(message.unwrap(), 1),
+            }
+            select! {
+                recv(rx2) -> _ => unreachable!(),
+                send(tx, 1) -> sent => sent.unwrap(),
+            }
+            let mut set = ReceiverSet::new().unwrap();
+            set.add(rx.clone()).unwrap();
+            set.recv().unwrap().1.unwrap();
+            std::mem::forget(set);
+        });
+        let calls: Vec<_> = calls
+            .into_iter()
+            .filter(|call| ![nix::libc::SYS_epoll_create1, nix::libc::SYS_epoll_ctl].contains(call))
+            .collect();
+        assert_eq!(
+            calls,
+            [
+                SYS_sendmsg,
+                SYS_ppoll,
+                SYS_recvmsg,
+                SYS_ppoll,
+                SYS_sendmsg,
+                nix::libc::SYS_epoll_pwait,
+                SYS_recvmsg
+            ]
+        );
     });
 }
 

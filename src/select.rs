@@ -1,0 +1,374 @@
+//! Waiting for the first of several sends, receives and events.
+
+use std::borrow::Borrow;
+use std::cell::Cell;
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::{Error, Result};
+use crate::receiver::Receiver;
+use crate::sender::Sender;
+use crate::socket::Socket;
+use crate::transfer::{Inbound, Outbound};
+use crate::wait::{Pause, Stop, Wait};
+
+/// A set of cases, of which one is to happen: the first that can.
+///
+/// For sets that are known only at run time; where the program text says what the cases are,
+/// [`select!`](crate::select!) is shorter. For many receivers of one type use
+/// [`ReceiverSet`](crate::ReceiverSet), whose cost does not grow with their number.
+///
+/// A case is known by its index, counted from 0 in the order of adding. If several can happen, one of them is
+/// chosen at random, so that none starves. A receive or a send whose channel is disconnected can happen, and
+/// gives the error. Receivers that other processes share may be emptied by them before this process gets to
+/// receive: then it goes on waiting.
+///
+/// # Examples
+///
+/// ```
+/// use wormhole::{Select, channel};
+///
+/// let channels: Vec<_> = (0..3).map(|_| channel::<u32>()).collect::<Result<_, _>>()?;
+/// let mut select = Select::new();
+/// for (_, rx) in &channels {
+///     select.recv(rx);
+/// }
+/// assert!(select.try_select()?.is_none()); // nothing can happen yet
+///
+/// channels[1].0.send(7)?;
+/// let selected = select.select()?;
+/// assert_eq!(selected.index(), 1);
+/// assert_eq!(selected.recv(&channels[1].1)?, 7);
+///
+/// // Without a case there is nothing to wait for: an error, not a wait for ever.
+/// assert!(Select::new().select().is_err());
+/// # Ok::<(), wormhole::Error>(())
+/// ```
+#[derive(Default)]
+pub struct Select<'a> {
+    cases: Vec<Case<'a>>,
+}
+
+enum Case<'a> {
+    Recv {
+        socket: &'a Socket,
+        max_message_len: usize,
+    },
+    Send {
+        socket: &'a Socket,
+        message: Box<Outbound>,
+    },
+    /// A send whose message cannot be encoded, for this reason.
+    Failed(Option<Error>),
+    Ready(BorrowedFd<'a>),
+    /// Was removed, or sent its message.
+    Over,
+}
+
+impl<'a> Select<'a> {
+    /// Makes a set without cases.
+    #[must_use]
+    pub fn new() -> Self {
+        Select { cases: Vec::new() }
+    }
+
+    /// Adds the case of receiving a message, and returns its index.
+    pub fn recv<T>(&mut self, receiver: &'a Receiver<T>) -> usize {
+        let (socket, max_message_len) = receiver.parts();
+        self.add(Case::Recv {
+            socket,
+            max_message_len,
+        })
+    }
+
+    /// Adds the case of sending `message`, given away or borrowed, and returns its index.
+    ///
+    /// The message is encoded now and sent if the case is chosen. After that the case is over. If it cannot
+    /// be encoded, the case can happen at once and gives the error.
+    pub fn send<T: Serialize>(&mut self, sender: &'a Sender<T>, message: impl Borrow<T>) -> usize {
+        let (socket, max_message_len) = sender.parts();
+        self.add(match Outbound::encode(message.borrow(), max_message_len) {
+            Ok(message) => Case::Send {
+                socket,
+                message: Box::new(message),
+            },
+            Err(error) => Case::Failed(Some(error)),
+        })
+    }
+
+    /// Adds the case of `fd` being readable, or at its end, or in error, and returns its index.
+    ///
+    /// For what is no channel: a child's pidfd, a `signalfd`, a listening socket, standard input.
+    pub fn ready(&mut self, fd: &'a (impl AsFd + ?Sized)) -> usize {
+        self.add(Case::Ready(fd.as_fd()))
+    }
+
+    /// Takes a case out of the set. The indices of the others stay what they are. Does nothing if there is
+    /// no such case.
+    pub fn remove(&mut self, index: usize) {
+        if let Some(case) = self.cases.get_mut(index) {
+            *case = Case::Over;
+        }
+    }
+
+    fn add(&mut self, case: Case<'a>) -> usize {
+        self.cases.push(case);
+        self.cases.len() - 1
+    }
+
+    /// Waits until a case can happen, and makes it happen.
+    ///
+    /// Blocks for as long as it takes. `Ok` means that exactly one case has happened: a message was received
+    /// or sent, or a descriptor is ready. What came of it is in the [`Selected`].
+    ///
+    /// # Errors
+    ///
+    /// Nothing has happened:
+    ///
+    /// - [`Error::Io`] of kind `InvalidInput`: the set has no case, or more than `RLIMIT_NOFILE` allows to
+    ///   wait for; of other kinds: the kernel refused, for want of memory for instance.
+    pub fn select(&mut self) -> Result<Selected> {
+        self.run(Wait::Forever)?.ok_or(Error::TimedOut) // `None` comes only of deadlines
+    }
+
+    /// Makes a case happen if one can. Never blocks. `None` means that none can now.
+    ///
+    /// # Errors
+    ///
+    /// As [`select`](Self::select).
+    pub fn try_select(&mut self) -> Result<Option<Selected>> {
+        self.run(Wait::Never)
+    }
+
+    /// Waits until a case can happen, but for at most `timeout`, and makes it happen.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TimedOut`] when none could in time, otherwise as [`select`](Self::select).
+    pub fn select_timeout(&mut self, timeout: Duration) -> Result<Selected> {
+        self.run(Wait::at_most(timeout))?.ok_or(Error::TimedOut)
+    }
+
+    /// What `select!` does: like the above, but if the wait itself fails, that becomes the result of a case.
+    /// `timeout` is `None` to wait for ever.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn decide(mut self, timeout: Option<Duration>) -> Option<Selected> {
+        let wait = match timeout {
+            None => Wait::Forever,
+            Some(timeout) => Wait::at_most(timeout),
+        };
+        self.run(wait).unwrap_or_else(|error| {
+            let index = random_below(self.cases.len());
+            let outcome = match self.cases.get(index) {
+                Some(Case::Ready(_)) => Outcome::Ready,
+                Some(Case::Recv { socket, .. }) => Outcome::Received(number(socket), Err(error)),
+                _ => Outcome::Sent(Err(error)),
+            };
+            Some(Selected { index, outcome })
+        })
+    }
+
+    /// `None`: nothing could happen in the time given.
+    fn run(&mut self, wait: Wait) -> Result<Option<Selected>> {
+        let failed = |source: io::Error| Error::io("wait for one of several cases", source);
+        let is_empty = self.cases.iter().all(|case| matches!(case, Case::Over));
+        if is_empty && matches!(wait, Wait::Forever) {
+            let source = io::Error::new(io::ErrorKind::InvalidInput, "there is no case");
+            return Err(failed(source));
+        }
+        let sends = self.cases.iter().any(Case::is_tried_unasked);
+        let mut pause = Pause::new(sends);
+        let mut round = if sends || wait.is_over() {
+            Wait::Never
+        } else {
+            wait
+        };
+        loop {
+            let mut polled: Vec<PollFd<'_>> = self.cases.iter().filter_map(Case::poll).collect();
+            match pause.sleep(&mut polled, round) {
+                Ok(()) => {}
+                Err(Stop::Failed(errno)) => return Err(failed(errno.into())),
+                Err(Stop::WouldBlock | Stop::TimedOut) => return Ok(None),
+            }
+            let mut has_events = polled.iter().map(|fd| !fd.revents().is_empty());
+            let mut candidates: Vec<usize> = Vec::new();
+            for (index, case) in self.cases.iter().enumerate() {
+                let is_ready = case.poll().is_some() && has_events.next() == Some(true);
+                if is_ready || case.is_tried_unasked() {
+                    candidates.push(index);
+                }
+            }
+            let first = random_below(candidates.len());
+            candidates.rotate_left(first);
+            for index in candidates {
+                if let Some(outcome) = self.cases.get_mut(index).and_then(Case::attempt) {
+                    return Ok(Some(Selected { index, outcome }));
+                }
+            }
+            if matches!(wait, Wait::Never) {
+                return Ok(None);
+            }
+            round = wait;
+        }
+    }
+}
+
+impl Case<'_> {
+    /// Whether it can happen although its socket does not poll as ready, see [`Pause`].
+    fn is_tried_unasked(&self) -> bool {
+        matches!(self, Case::Send { .. } | Case::Failed(_))
+    }
+
+    fn poll(&self) -> Option<PollFd<'_>> {
+        match self {
+            Case::Recv { socket, .. } => Some(PollFd::new(*socket, PollFlags::IN)),
+            Case::Send { socket, .. } => Some(PollFd::new(*socket, PollFlags::OUT)),
+            Case::Ready(fd) => Some(PollFd::new(fd, PollFlags::IN)),
+            Case::Failed(_) | Case::Over => None,
+        }
+    }
+
+    /// Makes it happen, if it can.
+    fn attempt(&mut self) -> Option<Outcome> {
+        match self {
+            Case::Recv {
+                socket,
+                max_message_len,
+            } => match Inbound::receive(socket, *max_message_len, Wait::Never) {
+                Err(Error::Empty) => None, // another process was faster
+                received => Some(Outcome::Received(number(socket), received)),
+            },
+            Case::Send { socket, message } => match message.send(socket, &[], Wait::Never) {
+                Err(Error::Full) => None,
+                sent => {
+                    *self = Case::Over;
+                    Some(Outcome::Sent(sent))
+                }
+            },
+            Case::Failed(error) => {
+                let error = error.take();
+                *self = Case::Over;
+                error.map(|error| Outcome::Sent(Err(error)))
+            }
+            Case::Ready(_) => Some(Outcome::Ready),
+            Case::Over => None,
+        }
+    }
+}
+
+/// A number below `bound`, or zero.
+fn random_below(bound: usize) -> usize {
+    thread_local! {
+        static STATE: Cell<u32> = const { Cell::new(0x9e37_79b9) };
+    }
+    let step = |state: &Cell<u32>| {
+        // xorshift: random enough to be fair.
+        let mut x = state.get();
+        x ^= x << 13;
+        x ^= x >> 17;
+        x ^= x << 5;
+        state.set(x);
+        x
+    };
+    let random = STATE.try_with(step).unwrap_or_default();
+    (random as usize).checked_rem(bound).unwrap_or_default()
+}
+
+fn number(socket: &Socket) -> RawFd {
+    socket.as_fd().as_raw_fd()
+}
+
+impl fmt::Debug for Select<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let cases = self.cases.iter().map(|case| match case {
+            Case::Recv { socket, .. } => ("recv", Some(number(socket))),
+            Case::Send { socket, .. } => ("send", Some(number(socket))),
+            Case::Failed(_) => ("send", None),
+            Case::Ready(fd) => ("ready", Some(fd.as_raw_fd())),
+            Case::Over => ("over", None),
+        });
+        f.debug_list().entries(cases).finish()
+    }
+}
+
+/// The case of a [`Select`] that has happened.
+///
+/// A message that was received is in here: dropped with it, it is lost.
+#[must_use]
+#[derive(Debug)]
+pub struct Selected {
+    index: usize,
+    outcome: Outcome,
+}
+
+#[derive(Debug)]
+enum Outcome {
+    /// By the receiver with this descriptor.
+    Received(RawFd, Result<Inbound>),
+    Sent(Result<()>),
+    Ready,
+}
+
+impl Selected {
+    /// The index of the case: what the method that added it has returned.
+    #[must_use]
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// Takes the message that `receiver` has received. Never blocks.
+    ///
+    /// # Errors
+    ///
+    /// - As [`Receiver::recv`].
+    /// - [`Error::Io`] of kind `InvalidInput` if this is not a receive, or another receiver's.
+    pub fn recv<T: DeserializeOwned>(self, receiver: &Receiver<T>) -> Result<T> {
+        crate::receiver::without_fds(self.received(receiver)?.decode()?)
+    }
+
+    /// Takes the message that `receiver` has received and the descriptors beside it. Never blocks.
+    ///
+    /// # Errors
+    ///
+    /// As [`recv`](Self::recv), without [`Error::UnexpectedFds`].
+    pub fn recv_with_fds<T: DeserializeOwned>(
+        self,
+        receiver: &Receiver<T>,
+    ) -> Result<(T, Vec<OwnedFd>)> {
+        let (message, mut left) = self.received(receiver)?.decode()?;
+        Ok((message, left.drain(..).flatten().collect()))
+    }
+
+    /// What came of the send. `Ok` means that the kernel has the message, as for [`Sender::send`].
+    ///
+    /// # Errors
+    ///
+    /// - As [`Sender::send`].
+    /// - [`Error::Io`] of kind `InvalidInput` if this is not a send.
+    pub fn sent(self) -> Result<()> {
+        match self.outcome {
+            Outcome::Sent(sent) => sent,
+            Outcome::Received(..) | Outcome::Ready => Err(mistaken(self.index, "send")),
+        }
+    }
+
+    fn received<T>(self, receiver: &Receiver<T>) -> Result<Inbound> {
+        match self.outcome {
+            Outcome::Received(fd, received) if fd == receiver.as_fd().as_raw_fd() => received,
+            _ => Err(mistaken(self.index, "receive from this receiver")),
+        }
+    }
+}
+
+fn mistaken(index: usize, what: &str) -> Error {
+    let reason = format!("case {index}, which has happened, is no {what}");
+    let source = io::Error::new(io::ErrorKind::InvalidInput, reason);
+    Error::io("take the result of a case", source)
+}
