@@ -55,13 +55,15 @@ fn ends_are_checked_when_made_from_descriptors() {
 
 #[test]
 fn an_end_made_from_a_descriptor_works_even_if_its_peer_has_closed() {
-    let (a, b) = two_way_pair();
-    let tx = Sender::<u8>::try_from(a).unwrap();
-    tx.send(7).unwrap();
-    drop(tx);
-    let rx = Receiver::<u8>::try_from(b).unwrap();
-    assert_eq!(rx.recv().unwrap(), 7);
-    assert!(matches!(rx.recv(), Err(Error::Disconnected)));
+    in_own_process(|| {
+        let (a, b) = two_way_pair();
+        let tx = Sender::<u8>::try_from(a).unwrap();
+        tx.send(7).unwrap();
+        drop(tx);
+        let rx = Receiver::<u8>::try_from(b).unwrap();
+        assert_eq!(rx.recv().unwrap(), 7);
+        assert!(matches!(rx.recv(), Err(Error::Disconnected)));
+    });
 }
 
 #[test]
@@ -104,55 +106,63 @@ fn a_clone_costs_no_descriptor() {
 
 #[test]
 fn a_sender_can_be_the_message() {
-    let (tx, rx) = channel::<Sender<u32>>().unwrap();
-    let (inner_tx, inner_rx) = channel::<u32>().unwrap();
-    tx.send(inner_tx).unwrap();
-    rx.recv().unwrap().send(5).unwrap();
-    assert_eq!(inner_rx.recv().unwrap(), 5);
-    assert!(matches!(inner_rx.recv(), Err(Error::Disconnected)));
+    in_own_process(|| {
+        let (tx, rx) = channel::<Sender<u32>>().unwrap();
+        let (inner_tx, inner_rx) = channel::<u32>().unwrap();
+        tx.send(inner_tx).unwrap();
+        rx.recv().unwrap().send(5).unwrap();
+        assert_eq!(inner_rx.recv().unwrap(), 5);
+        assert!(matches!(inner_rx.recv(), Err(Error::Disconnected)));
+    });
 }
 
 #[test]
 fn a_receiver_can_be_the_message() {
-    let (tx, rx) = channel::<Receiver<u32>>().unwrap();
-    let (inner_tx, inner_rx) = channel::<u32>().unwrap();
-    inner_tx.send(5).unwrap();
-    tx.send(inner_rx).unwrap();
-    let inner_rx = rx.recv().unwrap();
-    assert_eq!(inner_rx.recv().unwrap(), 5);
-    drop(inner_rx);
-    assert!(matches!(inner_tx.send(6), Err(Error::Disconnected)));
+    in_own_process(|| {
+        let (tx, rx) = channel::<Receiver<u32>>().unwrap();
+        let (inner_tx, inner_rx) = channel::<u32>().unwrap();
+        inner_tx.send(5).unwrap();
+        tx.send(inner_rx).unwrap();
+        let inner_rx = rx.recv().unwrap();
+        assert_eq!(inner_rx.recv().unwrap(), 5);
+        drop(inner_rx);
+        assert!(matches!(inner_tx.send(6), Err(Error::Disconnected)));
+    });
 }
 
 #[test]
 fn an_end_in_flight_keeps_its_channel_connected() {
-    let (tx, rx) = channel::<Sender<u32>>().unwrap();
-    let (inner_tx, inner_rx) = channel::<u32>().unwrap();
-    tx.send(inner_tx).unwrap();
-    assert!(matches!(inner_rx.try_recv(), Err(Error::Empty)));
-    drop(rx); // the message dies with its last receiver, and so does the end in it
-    assert!(matches!(inner_rx.recv(), Err(Error::Disconnected)));
+    in_own_process(|| {
+        let (tx, rx) = channel::<Sender<u32>>().unwrap();
+        let (inner_tx, inner_rx) = channel::<u32>().unwrap();
+        tx.send(inner_tx).unwrap();
+        assert!(matches!(inner_rx.try_recv(), Err(Error::Empty)));
+        drop(rx); // the message dies with its last receiver, and so does the end in it
+        assert!(matches!(inner_rx.recv(), Err(Error::Disconnected)));
+    });
 }
 
 #[test]
 fn a_channel_can_carry_its_own_ends() {
-    // A letter that says where the next one comes from.
-    #[derive(serde::Serialize, serde::Deserialize)]
-    struct Letter {
-        text: String,
-        next: Option<Receiver<Letter>>,
-    }
-    let (tx, rx) = channel::<Letter>().unwrap();
-    let (next_tx, next_rx) = channel::<Letter>().unwrap();
-    let letter = |text: &str, next| Letter {
-        text: text.to_owned(),
-        next,
-    };
-    next_tx.send(letter("second", None)).unwrap();
-    tx.send(letter("first", Some(next_rx))).unwrap();
-    let first = rx.recv().unwrap();
-    assert_eq!(first.text, "first");
-    assert_eq!(first.next.unwrap().recv().unwrap().text, "second");
+    in_own_process(|| {
+        // A letter that says where the next one comes from.
+        #[derive(serde::Serialize, serde::Deserialize)]
+        struct Letter {
+            text: String,
+            next: Option<Receiver<Letter>>,
+        }
+        let (tx, rx) = channel::<Letter>().unwrap();
+        let (next_tx, next_rx) = channel::<Letter>().unwrap();
+        let letter = |text: &str, next| Letter {
+            text: text.to_owned(),
+            next,
+        };
+        next_tx.send(letter("second", None)).unwrap();
+        tx.send(letter("first", Some(next_rx))).unwrap();
+        let first = rx.recv().unwrap();
+        assert_eq!(first.text, "first");
+        assert_eq!(first.next.unwrap().recv().unwrap().text, "second");
+    });
 }
 
 #[test]

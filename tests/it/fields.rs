@@ -21,61 +21,63 @@ fn null() -> OwnedFd {
 
 #[test]
 fn many_types_of_descriptor_are_fields() {
-    #[derive(Serialize, Deserialize)]
-    struct Everything {
-        #[serde(with = "wormhole::fd")]
-        file: File,
-        #[serde(with = "wormhole::fd")]
-        reader: File,
-        #[serde(with = "wormhole::fd")]
-        writer: File,
-        #[serde(with = "wormhole::fd")]
-        tcp: TcpStream,
-        #[serde(with = "wormhole::fd")]
-        unix: UnixStream,
-        sender: Sender<u8>,
-        receiver: Receiver<u8>,
-        optional: Option<Fd>,
-        several: Vec<Fd>,
-    }
-    let (reader, writer) = pipe();
-    let (sender, receiver) = channel::<u8>().unwrap();
-    let (unix, mut unix_peer) = UnixStream::pair().unwrap();
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let tcp = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let (mut tcp_peer, _) = listener.accept().unwrap();
-    let (tx, rx) = channel::<Everything>().unwrap();
-    tx.send(Everything {
-        file: File::open("/proc/self/status").unwrap(),
-        reader,
-        writer,
-        tcp,
-        unix,
-        sender,
-        receiver,
-        optional: Some(Fd(null())),
-        several: vec![Fd(null()), Fd(null())],
-    })
-    .unwrap();
+    in_own_process(|| {
+        #[derive(Serialize, Deserialize)]
+        struct Everything {
+            #[serde(with = "wormhole::fd")]
+            file: File,
+            #[serde(with = "wormhole::fd")]
+            reader: File,
+            #[serde(with = "wormhole::fd")]
+            writer: File,
+            #[serde(with = "wormhole::fd")]
+            tcp: TcpStream,
+            #[serde(with = "wormhole::fd")]
+            unix: UnixStream,
+            sender: Sender<u8>,
+            receiver: Receiver<u8>,
+            optional: Option<Fd>,
+            several: Vec<Fd>,
+        }
+        let (reader, writer) = pipe();
+        let (sender, receiver) = channel::<u8>().unwrap();
+        let (unix, mut unix_peer) = UnixStream::pair().unwrap();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut tcp_peer, _) = listener.accept().unwrap();
+        let (tx, rx) = channel::<Everything>().unwrap();
+        tx.send(Everything {
+            file: File::open("/proc/self/status").unwrap(),
+            reader,
+            writer,
+            tcp,
+            unix,
+            sender,
+            receiver,
+            optional: Some(Fd(null())),
+            several: vec![Fd(null()), Fd(null())],
+        })
+        .unwrap();
 
-    let mut all = rx.recv().unwrap();
-    let mut text = String::new();
-    all.file.read_to_string(&mut text).unwrap();
-    assert!(text.starts_with("Name:"));
-    all.writer.write_all(b"through the pipe").unwrap();
-    let mut bytes = [0; 16];
-    all.reader.read_exact(&mut bytes).unwrap();
-    assert_eq!(&bytes, b"through the pipe");
-    all.tcp.write_all(b"tcp").unwrap();
-    tcp_peer.read_exact(&mut bytes[..3]).unwrap();
-    assert_eq!(&bytes[..3], b"tcp");
-    all.unix.write_all(b"unix").unwrap();
-    unix_peer.read_exact(&mut bytes[..4]).unwrap();
-    assert_eq!(&bytes[..4], b"unix");
-    all.sender.send(9).unwrap();
-    assert_eq!(all.receiver.recv().unwrap(), 9);
-    assert!(all.optional.is_some());
-    assert_eq!(all.several.len(), 2);
+        let mut all = rx.recv().unwrap();
+        let mut text = String::new();
+        all.file.read_to_string(&mut text).unwrap();
+        assert!(text.starts_with("Name:"));
+        all.writer.write_all(b"through the pipe").unwrap();
+        let mut bytes = [0; 16];
+        all.reader.read_exact(&mut bytes).unwrap();
+        assert_eq!(&bytes, b"through the pipe");
+        all.tcp.write_all(b"tcp").unwrap();
+        tcp_peer.read_exact(&mut bytes[..3]).unwrap();
+        assert_eq!(&bytes[..3], b"tcp");
+        all.unix.write_all(b"unix").unwrap();
+        unix_peer.read_exact(&mut bytes[..4]).unwrap();
+        assert_eq!(&bytes[..4], b"unix");
+        all.sender.send(9).unwrap();
+        assert_eq!(all.receiver.recv().unwrap(), 9);
+        assert!(all.optional.is_some());
+        assert_eq!(all.several.len(), 2);
+    });
 }
 
 #[test]
@@ -95,22 +97,24 @@ fn sending_moves_a_value_that_is_given_away() {
 
 #[test]
 fn fields_come_before_descriptors_beside_the_message() {
-    let (tx, rx) = channel::<(Fd, u8)>().unwrap();
-    let (mut first, first_writer) = pipe();
-    let (mut second, second_writer) = pipe();
-    tx.send_with_fds((Fd(first_writer.into()), 1), &[second_writer.as_fd()])
-        .unwrap();
-    drop(second_writer);
-    let ((Fd(field), _), beside) = rx.recv_with_fds().unwrap();
-    assert_eq!(beside.len(), 1);
-    File::from(field).write_all(b"field").unwrap();
-    for fd in beside {
-        File::from(fd).write_all(b"beside").unwrap();
-    }
-    let mut text = String::new();
-    first.read_to_string(&mut text).unwrap();
-    second.read_to_string(&mut text).unwrap();
-    assert_eq!(text, "fieldbeside");
+    in_own_process(|| {
+        let (tx, rx) = channel::<(Fd, u8)>().unwrap();
+        let (mut first, first_writer) = pipe();
+        let (mut second, second_writer) = pipe();
+        tx.send_with_fds((Fd(first_writer.into()), 1), &[second_writer.as_fd()])
+            .unwrap();
+        drop(second_writer);
+        let ((Fd(field), _), beside) = rx.recv_with_fds().unwrap();
+        assert_eq!(beside.len(), 1);
+        File::from(field).write_all(b"field").unwrap();
+        for fd in beside {
+            File::from(fd).write_all(b"beside").unwrap();
+        }
+        let mut text = String::new();
+        first.read_to_string(&mut text).unwrap();
+        second.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "fieldbeside");
+    });
 }
 
 #[test]
@@ -151,20 +155,22 @@ fn the_limit_counts_fields_and_descriptors_beside_them() {
 
 #[test]
 fn descriptors_work_only_inside_a_send_or_receive() {
-    let (tx, _rx) = channel::<u8>().unwrap();
-    let error = serde_json::to_string(&tx).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "a descriptor or a channel end can only be serialized by a wormhole send"
-    );
-    assert!(serde_json::to_string(&Fd(null())).is_err());
-    let error = serde_json::from_str::<Fd>("0").unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "a descriptor or a channel end can only be deserialized by a wormhole receive"
-    );
-    assert!(serde_json::from_str::<Sender<u8>>("0").is_err());
-    assert!(serde_json::from_str::<Receiver<u8>>("0").is_err());
+    in_own_process(|| {
+        let (tx, _rx) = channel::<u8>().unwrap();
+        let error = serde_json::to_string(&tx).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "a descriptor or a channel end can only be serialized by a wormhole send"
+        );
+        assert!(serde_json::to_string(&Fd(null())).is_err());
+        let error = serde_json::from_str::<Fd>("0").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "a descriptor or a channel end can only be deserialized by a wormhole receive"
+        );
+        assert!(serde_json::from_str::<Sender<u8>>("0").is_err());
+        assert!(serde_json::from_str::<Receiver<u8>>("0").is_err());
+    });
 }
 
 #[test]
@@ -333,22 +339,24 @@ fn a_panic_while_decoding_leaves_nothing_behind() {
 
 #[test]
 fn thread_local_destructors_may_use_channels() {
-    struct SendsLate(Sender<(u8, Option<Fd>)>);
-    impl Drop for SendsLate {
-        fn drop(&mut self) {
-            self.0.send((1, None)).unwrap();
-            let _ = self.0.send((2, Some(Fd(null())))); // `Ok` or an error, but no panic
+    in_own_process(|| {
+        struct SendsLate(Sender<(u8, Option<Fd>)>);
+        impl Drop for SendsLate {
+            fn drop(&mut self) {
+                self.0.send((1, None)).unwrap();
+                let _ = self.0.send((2, Some(Fd(null())))); // `Ok` or an error, but no panic
+            }
         }
-    }
-    thread_local! {
-        static LATE: RefCell<Option<SendsLate>> = const { RefCell::new(None) };
-    }
-    let (tx, rx) = channel::<(u8, Option<Fd>)>().unwrap();
-    let thread = std::thread::spawn(move || {
-        LATE.set(Some(SendsLate(tx.clone()))); // registered first, so destroyed last
-        tx.send((0, None)).unwrap();
+        thread_local! {
+            static LATE: RefCell<Option<SendsLate>> = const { RefCell::new(None) };
+        }
+        let (tx, rx) = channel::<(u8, Option<Fd>)>().unwrap();
+        let thread = std::thread::spawn(move || {
+            LATE.set(Some(SendsLate(tx.clone()))); // registered first, so destroyed last
+            tx.send((0, None)).unwrap();
+        });
+        thread.join().unwrap();
+        assert_eq!(rx.recv().unwrap().0, 0);
+        assert_eq!(rx.recv().unwrap().0, 1);
     });
-    thread.join().unwrap();
-    assert_eq!(rx.recv().unwrap().0, 0);
-    assert_eq!(rx.recv().unwrap().0, 1);
 }

@@ -355,30 +355,32 @@ fn g6_received_descriptors_are_closed_on_every_error_of_recv_with_fds() {
 
 #[test]
 fn g6_received_descriptors_are_close_on_exec() {
-    use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-    #[derive(Serialize, Deserialize)]
-    struct Fd(#[serde(with = "wormhole::fd")] OwnedFd);
-    let is_cloexec = |fd: &OwnedFd| {
-        let flags = FdFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFD).unwrap());
-        flags.contains(FdFlag::FD_CLOEXEC)
-    };
-    let (tx, rx) = channel::<(Fd, Sender<u8>)>().unwrap();
-    let plain = memfd_create(c"test", MFdFlags::empty()).unwrap();
-    assert!(!is_cloexec(&plain));
-    let (sender, receiver) = channel::<u8>().unwrap();
-    tx.send_with_fds((Fd(plain), sender), &[receiver.as_fd()])
-        .unwrap();
-    let ((Fd(field), sender), beside) = rx.recv_with_fds().unwrap();
-    assert!(is_cloexec(&field));
-    assert!(is_cloexec(&beside[0]));
-    for end in [
-        OwnedFd::try_from(sender).unwrap(),
-        OwnedFd::try_from(receiver).unwrap(),
-        OwnedFd::try_from(tx).unwrap(),
-        OwnedFd::try_from(rx).unwrap(),
-    ] {
-        assert!(is_cloexec(&end));
-    }
+    in_own_process(|| {
+        use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+        #[derive(Serialize, Deserialize)]
+        struct Fd(#[serde(with = "wormhole::fd")] OwnedFd);
+        let is_cloexec = |fd: &OwnedFd| {
+            let flags = FdFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFD).unwrap());
+            flags.contains(FdFlag::FD_CLOEXEC)
+        };
+        let (tx, rx) = channel::<(Fd, Sender<u8>)>().unwrap();
+        let plain = memfd_create(c"test", MFdFlags::empty()).unwrap();
+        assert!(!is_cloexec(&plain));
+        let (sender, receiver) = channel::<u8>().unwrap();
+        tx.send_with_fds((Fd(plain), sender), &[receiver.as_fd()])
+            .unwrap();
+        let ((Fd(field), sender), beside) = rx.recv_with_fds().unwrap();
+        assert!(is_cloexec(&field));
+        assert!(is_cloexec(&beside[0]));
+        for end in [
+            OwnedFd::try_from(sender).unwrap(),
+            OwnedFd::try_from(receiver).unwrap(),
+            OwnedFd::try_from(tx).unwrap(),
+            OwnedFd::try_from(rx).unwrap(),
+        ] {
+            assert!(is_cloexec(&end));
+        }
+    });
 }
 
 #[test]
@@ -519,43 +521,49 @@ fn a_receiver_that_writes_backwards_costs_nothing() {
 
 #[test]
 fn a_sender_whose_receiver_died_with_messages_is_disconnected() {
-    let (tx, rx) = channel::<u32>().unwrap();
-    tx.send(1).unwrap();
-    drop(rx);
-    for _ in 0..3 {
-        assert!(matches!(tx.send(2), Err(Error::Disconnected)));
-        assert!(matches!(tx.try_send(2), Err(Error::Disconnected)));
-        let late = tx.send_timeout(2, Duration::from_secs(1));
-        assert!(matches!(late, Err(Error::Disconnected)));
-        let long = tx.send_with_fds(3, &[tx.as_fd()]);
-        assert!(matches!(long, Err(Error::Disconnected)));
-    }
+    in_own_process(|| {
+        let (tx, rx) = channel::<u32>().unwrap();
+        tx.send(1).unwrap();
+        drop(rx);
+        for _ in 0..3 {
+            assert!(matches!(tx.send(2), Err(Error::Disconnected)));
+            assert!(matches!(tx.try_send(2), Err(Error::Disconnected)));
+            let late = tx.send_timeout(2, Duration::from_secs(1));
+            assert!(matches!(late, Err(Error::Disconnected)));
+            let long = tx.send_with_fds(3, &[tx.as_fd()]);
+            assert!(matches!(long, Err(Error::Disconnected)));
+        }
+    });
 }
 
 #[test]
 fn empty_packets_do_not_look_like_the_end() {
-    let (tx, rx) = channel::<u32>().unwrap();
-    let is_malformed = |message| matches!(message, Err(Error::Malformed { .. }));
-    raw_send(&tx, b"", &[]);
-    assert!(is_malformed(rx.recv()));
-    raw_send(&tx, b"", &[]);
-    raw_send(&tx, b"", &[]);
-    tx.send(1).unwrap();
-    raw_send(&tx, b"", &[]);
-    drop(tx);
-    assert!(is_malformed(rx.recv()));
-    assert!(is_malformed(rx.recv()));
-    assert_eq!(rx.recv().unwrap(), 1);
-    assert!(matches!(rx.recv(), Err(Error::Disconnected)));
+    in_own_process(|| {
+        let (tx, rx) = channel::<u32>().unwrap();
+        let is_malformed = |message| matches!(message, Err(Error::Malformed { .. }));
+        raw_send(&tx, b"", &[]);
+        assert!(is_malformed(rx.recv()));
+        raw_send(&tx, b"", &[]);
+        raw_send(&tx, b"", &[]);
+        tx.send(1).unwrap();
+        raw_send(&tx, b"", &[]);
+        drop(tx);
+        assert!(is_malformed(rx.recv()));
+        assert!(is_malformed(rx.recv()));
+        assert_eq!(rx.recv().unwrap(), 1);
+        assert!(matches!(rx.recv(), Err(Error::Disconnected)));
+    });
 }
 
 #[test]
 fn end_of_input_from_a_shut_down_sender_is_disconnection() {
-    let (tx, rx) = channel::<u32>().unwrap();
-    tx.send(1).unwrap();
-    let shutdown = nix::sys::socket::Shutdown::Write;
-    nix::sys::socket::shutdown(std::os::fd::AsRawFd::as_raw_fd(&tx.as_fd()), shutdown).unwrap();
-    assert!(matches!(tx.send(2), Err(Error::Disconnected)));
-    assert_eq!(rx.recv().unwrap(), 1);
-    assert!(matches!(rx.recv(), Err(Error::Disconnected)));
+    in_own_process(|| {
+        let (tx, rx) = channel::<u32>().unwrap();
+        tx.send(1).unwrap();
+        let shutdown = nix::sys::socket::Shutdown::Write;
+        nix::sys::socket::shutdown(std::os::fd::AsRawFd::as_raw_fd(&tx.as_fd()), shutdown).unwrap();
+        assert!(matches!(tx.send(2), Err(Error::Disconnected)));
+        assert_eq!(rx.recv().unwrap(), 1);
+        assert!(matches!(rx.recv(), Err(Error::Disconnected)));
+    });
 }

@@ -109,30 +109,34 @@ fn wormhole_receives_what_tiny_nix_ipc_sends() {
 
 #[test]
 fn both_put_the_same_bytes_on_the_wire() {
-    for message in messages() {
-        let (tx, rx) = channel::<TestMessage>().unwrap();
-        tx.send(&message).unwrap();
-        let mut peer = foreign(OwnedFd::try_from(tx).unwrap());
-        peer.send_json(&message, None).unwrap();
-        let mut rx = foreign(OwnedFd::try_from(rx).unwrap());
-        let (len, ours, _) = rx.recv_into_buf::<[RawFd; 0]>(200_000).unwrap();
-        let (peers_len, theirs, _) = rx.recv_into_buf::<[RawFd; 0]>(200_000).unwrap();
-        assert_eq!(ours[..len], theirs[..peers_len]);
-    }
+    in_own_process(|| {
+        for message in messages() {
+            let (tx, rx) = channel::<TestMessage>().unwrap();
+            tx.send(&message).unwrap();
+            let mut peer = foreign(OwnedFd::try_from(tx).unwrap());
+            peer.send_json(&message, None).unwrap();
+            let mut rx = foreign(OwnedFd::try_from(rx).unwrap());
+            let (len, ours, _) = rx.recv_into_buf::<[RawFd; 0]>(200_000).unwrap();
+            let (peers_len, theirs, _) = rx.recv_into_buf::<[RawFd; 0]>(200_000).unwrap();
+            assert_eq!(ours[..len], theirs[..peers_len]);
+        }
+    });
 }
 
 #[test]
 fn a_socket_pair_that_tiny_nix_ipc_made_carries_both_directions() {
-    let (mut near, far) = Socket::new_socketpair().unwrap();
-    let far = file(far.into_raw_fd());
-    // One descriptor, both verbs: what a two-way socket allows although a channel is one-way.
-    let tx = Sender::<TestMessage>::try_from(OwnedFd::from(far.try_clone().unwrap())).unwrap();
-    let rx = Receiver::<TestMessage>::try_from(OwnedFd::from(far)).unwrap();
-    for message in messages() {
-        near.send_json(&message, None).unwrap();
-        let echo = rx.recv().unwrap();
-        tx.send(echo).unwrap();
-        let (received, _) = near.recv_json::<TestMessage, [RawFd; 0]>(200_000).unwrap();
-        assert_eq!(received, message);
-    }
+    in_own_process(|| {
+        let (mut near, far) = Socket::new_socketpair().unwrap();
+        let far = file(far.into_raw_fd());
+        // One descriptor, both verbs: what a two-way socket allows although a channel is one-way.
+        let tx = Sender::<TestMessage>::try_from(OwnedFd::from(far.try_clone().unwrap())).unwrap();
+        let rx = Receiver::<TestMessage>::try_from(OwnedFd::from(far)).unwrap();
+        for message in messages() {
+            near.send_json(&message, None).unwrap();
+            let echo = rx.recv().unwrap();
+            tx.send(echo).unwrap();
+            let (received, _) = near.recv_json::<TestMessage, [RawFd; 0]>(200_000).unwrap();
+            assert_eq!(received, message);
+        }
+    });
 }

@@ -6,7 +6,7 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::socket::{getsockopt, sockopt};
 use wormhole::{Error, Options, Sender, channel};
 
-use crate::support::{deadline, in_own_process, open_fds};
+use crate::support::{in_own_process, open_fds};
 
 fn text(json_len: usize) -> String {
     "x".repeat(json_len - 2) // its quotes
@@ -98,116 +98,128 @@ fn a_long_message_has_room_for_one_descriptor_less() {
 
 #[test]
 fn the_limit_is_exact_on_both_sides() {
-    let (tx, rx) = Options::new()
-        .max_message_len(100)
-        .channel::<String>()
-        .unwrap();
-    tx.send(text(100)).unwrap();
-    assert_eq!(rx.recv().unwrap(), text(100));
-    let error = tx.send(text(101)).unwrap_err();
-    assert!(matches!(
-        error,
-        Error::TooLarge {
-            size: 101,
-            limit: 100
-        }
-    ));
+    in_own_process(|| {
+        let (tx, rx) = Options::new()
+            .max_message_len(100)
+            .channel::<String>()
+            .unwrap();
+        tx.send(text(100)).unwrap();
+        assert_eq!(rx.recv().unwrap(), text(100));
+        let error = tx.send(text(101)).unwrap_err();
+        assert!(matches!(
+            error,
+            Error::TooLarge {
+                size: 101,
+                limit: 100
+            }
+        ));
 
-    let generous = Sender::<String>::try_from(tx.as_fd().try_clone_to_owned().unwrap()).unwrap();
-    generous.send(text(101)).unwrap();
-    generous.send(text(1_000_000)).unwrap();
-    assert!(matches!(
-        rx.recv(),
-        Err(Error::TooLarge {
-            size: 101,
-            limit: 100
-        })
-    ));
-    assert!(matches!(
-        rx.recv(),
-        Err(Error::TooLarge {
-            size: 1_000_000,
-            limit: 100
-        })
-    ));
-    tx.send(text(3)).unwrap();
-    assert_eq!(rx.recv().unwrap(), "x");
+        let generous =
+            Sender::<String>::try_from(tx.as_fd().try_clone_to_owned().unwrap()).unwrap();
+        generous.send(text(101)).unwrap();
+        generous.send(text(1_000_000)).unwrap();
+        assert!(matches!(
+            rx.recv(),
+            Err(Error::TooLarge {
+                size: 101,
+                limit: 100
+            })
+        ));
+        assert!(matches!(
+            rx.recv(),
+            Err(Error::TooLarge {
+                size: 1_000_000,
+                limit: 100
+            })
+        ));
+        tx.send(text(3)).unwrap();
+        assert_eq!(rx.recv().unwrap(), "x");
+    });
 }
 
 #[test]
 fn the_default_limit_is_64_mib() {
-    let _deadline = deadline();
-    const LIMIT: usize = 64 << 20;
-    let (tx, rx) = channel::<String>().unwrap();
-    tx.send(text(LIMIT)).unwrap();
-    assert_eq!(rx.recv().unwrap().len(), LIMIT - 2);
-    let error = tx.send(text(LIMIT + 1)).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "message of 67108865 bytes is longer than the limit of 67108864 bytes"
-    );
+    in_own_process(|| {
+        const LIMIT: usize = 64 << 20;
+        let (tx, rx) = channel::<String>().unwrap();
+        tx.send(text(LIMIT)).unwrap();
+        assert_eq!(rx.recv().unwrap().len(), LIMIT - 2);
+        let error = tx.send(text(LIMIT + 1)).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "message of 67108865 bytes is longer than the limit of 67108864 bytes"
+        );
+    });
 }
 
 #[test]
 fn a_spilled_message_fills_the_channel_by_itself() {
-    let (tx, rx) = channel::<String>().unwrap();
-    tx.send(text(1_000_000)).unwrap();
-    assert!(matches!(tx.try_send(text(1_000_000)), Err(Error::Full)));
-    assert_eq!(rx.recv().unwrap(), text(1_000_000));
-    tx.try_send(text(1_000_000)).unwrap();
+    in_own_process(|| {
+        let (tx, rx) = channel::<String>().unwrap();
+        tx.send(text(1_000_000)).unwrap();
+        assert!(matches!(tx.try_send(text(1_000_000)), Err(Error::Full)));
+        assert_eq!(rx.recv().unwrap(), text(1_000_000));
+        tx.try_send(text(1_000_000)).unwrap();
+    });
 }
 
 #[test]
 fn the_buffer_is_what_was_asked_for() {
-    let (tx, _rx) = Options::new().buffer(50_000).channel::<()>().unwrap();
-    // KERNEL: socket(7): it doubles the number, for its own bookkeeping.
-    assert_eq!(getsockopt(&tx.as_fd(), sockopt::SndBuf).unwrap(), 100_000);
+    in_own_process(|| {
+        let (tx, _rx) = Options::new().buffer(50_000).channel::<()>().unwrap();
+        // KERNEL: socket(7): it doubles the number, for its own bookkeeping.
+        assert_eq!(getsockopt(&tx.as_fd(), sockopt::SndBuf).unwrap(), 100_000);
 
-    let most: usize = std::fs::read_to_string("/proc/sys/net/core/wmem_max")
-        .unwrap()
-        .trim()
-        .parse()
-        .unwrap();
-    Options::new().buffer(most).channel::<()>().unwrap();
-    let error = Options::new().buffer(most + 1).channel::<()>().unwrap_err();
-    let Error::Io { source, .. } = error else {
-        panic!("{error:?}");
-    };
-    assert_eq!(
-        source.to_string(),
-        format!(
-            "{} bytes asked for, net.core.wmem_max of this machine allows {most}",
-            most + 1
-        )
-    );
+        let most: usize = std::fs::read_to_string("/proc/sys/net/core/wmem_max")
+            .unwrap()
+            .trim()
+            .parse()
+            .unwrap();
+        Options::new().buffer(most).channel::<()>().unwrap();
+        let error = Options::new().buffer(most + 1).channel::<()>().unwrap_err();
+        let Error::Io { source, .. } = error else {
+            panic!("{error:?}");
+        };
+        assert_eq!(
+            source.to_string(),
+            format!(
+                "{} bytes asked for, net.core.wmem_max of this machine allows {most}",
+                most + 1
+            )
+        );
+    });
 }
 
 #[test]
 fn a_buffer_that_another_process_shrinks_is_noticed() {
-    let (tx, rx) = channel::<String>().unwrap();
-    nix::sys::socket::setsockopt(&tx.as_fd(), sockopt::SndBuf, &2304).unwrap();
-    for len in [10, 5_000, 100_000] {
-        tx.send(text(len)).unwrap();
-        assert_eq!(rx.recv().unwrap(), text(len));
-    }
+    in_own_process(|| {
+        let (tx, rx) = channel::<String>().unwrap();
+        nix::sys::socket::setsockopt(&tx.as_fd(), sockopt::SndBuf, &2304).unwrap();
+        for len in [10, 5_000, 100_000] {
+            tx.send(text(len)).unwrap();
+            assert_eq!(rx.recv().unwrap(), text(len));
+        }
+    });
 }
 
 #[test]
 fn a_message_may_nest_127_levels_deep() {
-    #[derive(Debug, serde::Serialize, serde::Deserialize)]
-    struct Nest(Vec<Nest>);
-    fn nest(levels: usize) -> Nest {
-        (1..levels).fold(Nest(vec![]), |inner, _| Nest(vec![inner]))
-    }
-    let (tx, rx) = channel::<Nest>().unwrap();
-    tx.send(nest(127)).unwrap();
-    tx.send(nest(128)).unwrap();
-    tx.send(nest(500)).unwrap();
-    tx.send(nest(1)).unwrap();
-    rx.recv().unwrap();
-    for _ in 0..2 {
-        let error = rx.recv().unwrap_err().to_string();
-        assert!(error.contains("recursion limit exceeded"), "{error}");
-    }
-    assert!(rx.recv().unwrap().0.is_empty());
+    in_own_process(|| {
+        #[derive(Debug, serde::Serialize, serde::Deserialize)]
+        struct Nest(Vec<Nest>);
+        fn nest(levels: usize) -> Nest {
+            (1..levels).fold(Nest(vec![]), |inner, _| Nest(vec![inner]))
+        }
+        let (tx, rx) = channel::<Nest>().unwrap();
+        tx.send(nest(127)).unwrap();
+        tx.send(nest(128)).unwrap();
+        tx.send(nest(500)).unwrap();
+        tx.send(nest(1)).unwrap();
+        rx.recv().unwrap();
+        for _ in 0..2 {
+            let error = rx.recv().unwrap_err().to_string();
+            assert!(error.contains("recursion limit exceeded"), "{error}");
+        }
+        assert!(rx.recv().unwrap().0.is_empty());
+    });
 }

@@ -12,7 +12,6 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Command, Stdio};
-use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -33,6 +32,9 @@ const IN_OWN_PROCESS: &str = "TEST_IN_OWN_PROCESS";
 
 /// Runs a test's body in a process of its own, which has one thread and so may fork, whose descriptors
 /// nobody else opens or closes, and which fails instead of hanging.
+///
+/// Every test that says anything about disconnection or descriptors needs it: while another test of the
+/// same process starts a program, all descriptors have a copy in the child that has not yet called exec.
 ///
 /// To be called once, with a closure, as the whole test.
 pub(crate) fn in_own_process<F: FnOnce()>(body: F) {
@@ -62,26 +64,6 @@ pub(crate) fn in_own_process<F: FnOnce()>(body: F) {
         output.status,
         String::from_utf8_lossy(&output.stderr)
     );
-}
-
-/// Ends the whole test binary, with the name of the test, if the test is not over in time. For tests with
-/// threads; a test with processes runs [`in_own_process`].
-pub(crate) fn deadline() -> Deadline {
-    let (alive, over) = mpsc::channel();
-    let test = thread::current().name().map(str::to_owned);
-    thread::spawn(move || {
-        if over.recv_timeout(DEADLINE) == Err(RecvTimeoutError::Timeout) {
-            eprintln!("test {test:?} hung");
-            std::process::abort();
-        }
-    });
-    Deadline { _alive: alive }
-}
-
-/// Calls the deadline off when dropped.
-#[must_use]
-pub(crate) struct Deadline {
-    _alive: mpsc::Sender<()>,
 }
 
 /// Runs a command to its end, or kills it and its children and fails.
