@@ -30,6 +30,9 @@ use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch, apply_fi
 use tempfile::TempDir;
 use wormhole::{Error, Receiver, Sender, channel};
 
+#[path = "support/mod.rs"]
+mod support;
+
 #[path = "../examples/wordcount/worker.rs"]
 mod worker;
 
@@ -133,22 +136,8 @@ fn command(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// `cargo test` builds the examples, into the directory next to that of the tests.
-fn wordcount_path() -> PathBuf {
-    let test = env::current_exe().unwrap();
-    let profile = test.parent().and_then(Path::parent).unwrap();
-    let path = profile.join("examples/wordcount");
-    assert!(
-        path.exists(),
-        "{} is missing: run plain `cargo test`, which builds the examples, or first \
-         `cargo build --examples`",
-        path.display()
-    );
-    path
-}
-
 fn wordcount() -> Command {
-    command(wordcount_path())
+    command(support::example("wordcount"))
 }
 
 /// What wc prints for these files.
@@ -817,7 +806,9 @@ fn a_lack_of_descriptors_costs_single_files() {
     for limit in 6..=24 {
         let script = format!("ulimit -n {limit} && exec \"$@\"");
         let mut shell = command("sh");
-        shell.args(["-c", &script, "sh"]).arg(wordcount_path());
+        shell
+            .args(["-c", &script, "sh"])
+            .arg(support::example("wordcount"));
         let finished = start(shell.args(["--workers", "4"]).args(&paths)).finish();
         let rows = lines(&finished.stdout);
         let reports: Vec<_> = finished.stderr.lines().collect();
@@ -927,7 +918,7 @@ fn workers_answer_before_they_let_go_of_the_lifeline() {
     let lifeline = send_job(&jobs, 0, "");
     // There is no room for the answer, and nothing to tell when the worker is stuck with it.
     eventually("worker that sends", || {
-        is_in_call(running.pid(), libc::SYS_sendmsg).then_some(())
+        is_in_call(running.pid(), libc::SYS_ppoll).then_some(())
     });
     assert!(matches!(lifeline.try_recv(), Err(Error::Empty)));
     while answers.recv_timeout(DEADLINE).unwrap().index != 0 {}

@@ -11,6 +11,7 @@ use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -64,6 +65,25 @@ pub(crate) fn in_own_process<F: FnOnce()>(body: F) {
         output.status,
         String::from_utf8_lossy(&output.stderr)
     );
+}
+
+/// The program of an example. `cargo test` builds them all, into the directory next to that of the tests;
+/// if only this test was asked for, it is built now.
+pub(crate) fn example(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let profile = test.parent().and_then(Path::parent).unwrap();
+    let path = profile.join("examples").join(name);
+    if !path.exists() {
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--example", name]);
+        build.current_dir(env!("CARGO_MANIFEST_DIR"));
+        if profile.ends_with("release") {
+            build.arg("--release");
+        }
+        assert!(build.status().unwrap().success(), "{build:?}");
+    }
+    assert!(path.exists(), "{}", path.display());
+    path
 }
 
 /// Runs a command to its end, or kills it and its children and fails.
