@@ -2,6 +2,8 @@
 
 use std::{fmt, io};
 
+use crate::process::ChildEnd;
+
 /// What sending, receiving or making a channel can fail with.
 ///
 /// Each variant is a decision for the caller: stop ([`Disconnected`](Error::Disconnected)), try again
@@ -93,6 +95,20 @@ pub enum Error {
         /// What it is instead.
         reason: String,
     },
+    /// [`spawn`](crate::spawn): this process has more than one thread, and a fork would leave the others,
+    /// and the locks that they hold, behind. Nothing happened.
+    MultiThreaded,
+    /// A child process ended without returning a value.
+    Child {
+        /// How it ended.
+        end: ChildEnd,
+    },
+    /// [`inherit`](crate::inherit): this program was not handed anything by
+    /// [`spawn_command`](crate::spawn_command), or it has been taken. Nothing was changed.
+    NotInherited {
+        /// What is wrong, for instance with the environment variable that names the descriptor.
+        reason: String,
+    },
     /// The kernel refused an operation for a reason that has nothing to do with the channel's state,
     /// such as a lack of memory or of descriptors, or a sandbox that denies a system call.
     Io {
@@ -173,6 +189,11 @@ impl fmt::Display for Error {
             Error::NotAChannel { reason } => {
                 write!(f, "descriptor is not an end of a channel: {reason}")
             }
+            Error::MultiThreaded => f.write_str(
+                "cannot spawn: this process has more than one thread, which a fork would leave behind",
+            ),
+            Error::Child { end } => end.fmt(f),
+            Error::NotInherited { reason } => write!(f, "nothing to inherit: {reason}"),
             Error::Io { operation, .. } => write!(f, "cannot {operation}"),
         }
     }

@@ -53,14 +53,16 @@
 //! ```
 
 use std::cell::{Cell, RefCell};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::thread::LocalKey;
 
 use serde::{Deserialize, Deserializer, Serializer, de, ser};
 
 use crate::buffer::Lease;
+use crate::end::End;
 use crate::error::{Error, Result};
+use crate::process::survey::Survey;
 use crate::socket::{MAX_FDS, Socket};
 
 /// Serializes a descriptor, within a send of this crate.
@@ -77,8 +79,9 @@ where
     F: AsFd + ?Sized,
     S: Serializer,
 {
-    carry(serializer, || {
-        let fd = fd.as_fd().try_clone_to_owned();
+    let fd = fd.as_fd();
+    carry(serializer, Found::Fd(fd.as_raw_fd()), || {
+        let fd = fd.try_clone_to_owned();
         fd.map(Carried::Fd)
             .map_err(|error| Error::io("duplicate a descriptor of the message", error))
     })
@@ -122,6 +125,14 @@ pub(crate) struct Outgoing {
     /// How many there would be without the limit of a packet.
     pub(crate) count: usize,
     error: Option<Error>,
+    /// Instead of sending them: a search for what a value holds.
+    survey: Option<Survey>,
+}
+
+/// What a value that is serialized has come to.
+pub(crate) enum Found<'a> {
+    End(&'a End),
+    Fd(RawFd),
 }
 
 /// The descriptors of the message that is being decoded. `None`: taken by a field.
@@ -170,22 +181,37 @@ fn scoped<L: 'static, R>(
 
 /// Runs `encode`, and gives the descriptors of the fields that it serialized.
 pub(crate) fn collect(encode: impl FnOnce() -> Result<()>) -> Result<Outgoing> {
-    let empty = || Outgoing {
-        fds: Lease::take(&SPARE_OUTGOING),
-        count: 0,
-        error: None,
-    };
-    let (encoded, outgoing) = scoped(&OUTGOING, empty(), encode);
-    let outgoing = outgoing.unwrap_or_else(empty);
+    let (encoded, outgoing) = scoped(&OUTGOING, Outgoing::new(None), encode);
+    let outgoing = outgoing.unwrap_or_else(|| Outgoing::new(None));
     match outgoing.error {
         Some(error) => Err(error), // the cause of what serde_json could only call a failure
         None => encoded.map(|()| outgoing),
     }
 }
 
+/// Runs `encode`, and notes in `survey` what it comes across. Nothing is duplicated.
+pub(crate) fn search(survey: Survey, encode: impl FnOnce() -> Result<()>) -> Result<Survey> {
+    let (encoded, outgoing) = scoped(&OUTGOING, Outgoing::new(Some(survey)), encode);
+    encoded?;
+    let survey = outgoing.and_then(|outgoing| outgoing.survey);
+    Ok(survey.unwrap_or_default())
+}
+
+impl Outgoing {
+    fn new(survey: Option<Survey>) -> Self {
+        Outgoing {
+            fds: Lease::take(&SPARE_OUTGOING),
+            count: 0,
+            error: None,
+            survey,
+        }
+    }
+}
+
 /// Adds a descriptor to the message that is being encoded, and writes its index.
 pub(crate) fn carry<S: Serializer>(
     serializer: S,
+    found: Found<'_>,
     fd: impl FnOnce() -> Result<Carried>,
 ) -> Result<S::Ok, S::Error> {
     let index = OUTGOING.try_with(|outgoing| {
@@ -195,6 +221,13 @@ pub(crate) fn carry<S: Serializer>(
             .ok_or("a descriptor or a channel end can only be serialized by a wormhole send")?;
         let index = outgoing.count;
         outgoing.count += 1;
+        if let Some(survey) = &mut outgoing.survey {
+            match found {
+                Found::End(end) => survey.found_end(end),
+                Found::Fd(number) => survey.found_fd(number),
+            }
+            return Ok(index);
+        }
         // Beyond the limit they are only counted, for the error.
         if index < MAX_FDS && outgoing.error.is_none() {
             match fd() {
@@ -212,6 +245,12 @@ pub(crate) fn carry<S: Serializer>(
         Ok(Err(reason)) => Err(ser::Error::custom(reason)),
         Err(_) => Err(ser::Error::custom("the thread is being torn down")),
     }
+}
+
+/// Adds a channel end to the message that is being encoded, and writes its index.
+pub(crate) fn carry_end<S: Serializer>(serializer: S, end: &End) -> Result<S::Ok, S::Error> {
+    let share = || Ok(Carried::End(Arc::clone(end)));
+    carry(serializer, Found::End(end), share)
 }
 
 /// An empty list for the descriptors of the next message.

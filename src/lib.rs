@@ -18,7 +18,25 @@
 //! # Ok::<(), wormhole::Error>(())
 //! ```
 //!
-//! # Two processes
+//! # Processes
+//!
+//! [`spawn`] runs a function in a child process and hands it its arguments, channel ends included;
+//! [`Child::join`] gives back what it returned. The ends move: this process keeps no copy of those that
+//! it gave away, and the child has no others. So nobody waits for ever because of a copy that everybody
+//! forgot. [`spawn_command`] and [`inherit`] do the same for another program: see [`process`].
+//!
+//! ```
+//! use wormhole::{Error, Sender, channel, spawn};
+//!
+//! let (tx, rx) = channel::<String>()?;
+//! let child = spawn(tx, |tx: Sender<String>| tx.send("hello from the child".to_owned()).is_ok())?;
+//! assert_eq!(rx.recv()?, "hello from the child");
+//! assert!(matches!(rx.recv(), Err(Error::Disconnected))); // the child is gone, or has dropped `tx`
+//! assert!(child.join()?);
+//! # Ok::<(), Error>(())
+//! ```
+//!
+//! # Forking by hand
 //!
 //! A channel that exists before a `fork` reaches from one process to the other. Both then have both ends:
 //! **each process drops the end that it does not use**, or nobody will ever be told that the other
@@ -107,7 +125,8 @@
 //!
 //! # What it is not
 //!
-//! No Windows, no macOS, no second encoding, no broker, no threads of its own, no files, no environment.
+//! No Windows, no macOS, no second encoding, no broker, no threads of its own, no files, no
+//! environment but for `WORMHOLE_FD`.
 
 #![warn(
     clippy::unwrap_used,
@@ -125,10 +144,12 @@
 
 mod ancillary;
 mod buffer;
+mod end;
 mod error;
 pub mod fd;
 mod options;
 mod packet;
+pub mod process;
 mod receiver;
 mod receiver_set;
 mod select;
@@ -141,6 +162,8 @@ mod wait;
 
 pub use error::{Error, Result};
 pub use options::Options;
+#[doc(inline)]
+pub use process::{Child, ChildEnd, inherit, spawn, spawn_command, spawn_unchecked};
 pub use receiver::{IntoIter, Iter, Receiver, TryIter};
 pub use receiver_set::{Key, ReceiverSet};
 pub use select::{Select, Selected};

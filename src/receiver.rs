@@ -10,8 +10,9 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use crate::end::End;
 use crate::error::{Error, Result};
-use crate::fd::{self, Carried, Incoming};
+use crate::fd::{self, Incoming};
 use crate::options::DEFAULT_MAX_MESSAGE_LEN;
 use crate::socket::Socket;
 use crate::transfer::Inbound;
@@ -27,7 +28,7 @@ use crate::wait::Wait;
 /// A receiver can itself be sent, as a message or as a field of one. What arrives is a receiver of the
 /// same channel with the default [`max_message_len`](crate::Options::max_message_len).
 pub struct Receiver<T> {
-    socket: Arc<Socket>,
+    socket: End,
     max_message_len: usize,
     message: PhantomData<fn() -> T>,
 }
@@ -35,7 +36,7 @@ pub struct Receiver<T> {
 impl<T> Receiver<T> {
     pub(crate) fn new(socket: Arc<Socket>, max_message_len: usize) -> Self {
         Receiver {
-            socket,
+            socket: End::new(socket),
             max_message_len,
             message: PhantomData,
         }
@@ -285,13 +286,13 @@ impl<T> TryFrom<Receiver<T>> for OwnedFd {
     type Error = Error;
 
     fn try_from(receiver: Receiver<T>) -> Result<OwnedFd> {
-        Socket::release(receiver.socket)
+        Socket::release(receiver.socket.into_socket())
     }
 }
 
 impl<T> Serialize for Receiver<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        fd::carry(serializer, || Ok(Carried::End(Arc::clone(&self.socket))))
+        fd::carry_end(serializer, &self.socket)
     }
 }
 

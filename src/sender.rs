@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use crate::end::End;
 use crate::error::{Error, Result};
-use crate::fd::{self, Carried};
+use crate::fd;
 use crate::options::DEFAULT_MAX_MESSAGE_LEN;
 use crate::socket::Socket;
 use crate::transfer::Outbound;
@@ -54,7 +55,7 @@ use crate::wait::Wait;
 /// # Ok::<(), Error>(())
 /// ```
 pub struct Sender<T> {
-    socket: Arc<Socket>,
+    socket: End,
     max_message_len: usize,
     message: PhantomData<fn(T)>,
 }
@@ -62,7 +63,7 @@ pub struct Sender<T> {
 impl<T> Sender<T> {
     pub(crate) fn new(socket: Arc<Socket>, max_message_len: usize) -> Self {
         Sender {
-            socket,
+            socket: End::new(socket),
             max_message_len,
             message: PhantomData,
         }
@@ -282,13 +283,13 @@ impl<T> TryFrom<Sender<T>> for OwnedFd {
     type Error = Error;
 
     fn try_from(sender: Sender<T>) -> Result<OwnedFd> {
-        Socket::release(sender.socket)
+        Socket::release(sender.socket.into_socket())
     }
 }
 
 impl<T> Serialize for Sender<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        fd::carry(serializer, || Ok(Carried::End(Arc::clone(&self.socket))))
+        fd::carry_end(serializer, &self.socket)
     }
 }
 

@@ -18,6 +18,7 @@ use rustix::net::{
 use crate::ancillary::Space;
 use crate::error::{Error, Result};
 use crate::packet::MAX_PACKET;
+use crate::process::registry::Registered;
 
 /// The most descriptors that one packet carries.
 // KERNEL: `SCM_MAX_FD`, unix(7).
@@ -25,7 +26,7 @@ pub(crate) const MAX_FDS: usize = 253;
 
 /// A socket that is one end of a channel. All clones of an end within a process share one.
 #[derive(Debug)]
-pub(crate) struct Socket(OwnedFd);
+pub(crate) struct Socket(Registered);
 
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
@@ -49,7 +50,22 @@ pub(crate) fn pair(buffer: Option<usize>) -> Result<(Socket, Socket)> {
     if let Some(bytes) = buffer {
         set_buffer(&sending, bytes)?;
     }
-    Ok((Socket(sending), Socket(receiving)))
+    Ok((
+        Socket(Registered::new(sending)),
+        Socket(Registered::new(receiving)),
+    ))
+}
+
+/// Makes a socket whose peer is gone: who sends or receives on it is told so.
+pub(crate) fn dead() -> Result<OwnedFd> {
+    let (dead, _) = socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .map_err(|errno| Error::io("create a socket pair", errno))?;
+    Ok(dead)
 }
 
 fn set_buffer(sending: &OwnedFd, bytes: usize) -> Result<()> {
@@ -73,12 +89,18 @@ fn buffer_size(sending: BorrowedFd<'_>) -> Result<usize, Errno> {
 impl Socket {
     /// Takes over a descriptor that came from elsewhere, after checking what it is.
     pub(crate) fn adopt(fd: OwnedFd) -> Result<Self> {
+        Self::check(fd.as_fd())?;
+        Ok(Socket(Registered::new(fd)))
+    }
+
+    /// Checks that a descriptor can be an end of a channel.
+    pub(crate) fn check(fd: BorrowedFd<'_>) -> Result<()> {
         let refused = |reason: String| Err(Error::NotAChannel { reason });
-        let domain = match sockopt::socket_domain(&fd) {
+        let domain = match sockopt::socket_domain(fd) {
             Ok(domain) => domain,
             Err(errno) => return refused(io::Error::from(errno).to_string()),
         };
-        let kind = sockopt::socket_type(&fd)
+        let kind = sockopt::socket_type(fd)
             .map_err(|errno| Error::io("look up the type of a socket", errno))?;
         if domain != AddressFamily::UNIX {
             return refused(format!(
@@ -94,8 +116,8 @@ impl Socket {
         }
         // KERNEL: a socket whose peer has closed still has a peer name; one that was never connected,
         // or that listens, has none (`ends_are_checked_when_made_from_descriptors`).
-        match getpeername(&fd) {
-            Ok(_) => Ok(Socket(fd)),
+        match getpeername(fd) {
+            Ok(_) => Ok(()),
             Err(Errno::NOTCONN) => refused("a unix socket that is not connected".to_owned()),
             Err(errno) => Err(Error::io("look up the peer of a socket", errno)),
         }
@@ -104,12 +126,19 @@ impl Socket {
     /// Gives up the descriptor, or a duplicate if other clones of the end still use it.
     pub(crate) fn release(socket: Arc<Self>) -> Result<OwnedFd> {
         match Arc::try_unwrap(socket) {
-            Ok(socket) => Ok(socket.0),
-            Err(shared) => shared
-                .0
-                .try_clone()
-                .map_err(|error| Error::io("duplicate the descriptor of a channel end", error)),
+            Ok(socket) => Ok(socket.0.release()),
+            Err(shared) => shared.duplicate_fd(),
         }
+    }
+
+    /// Makes a second socket of the same end of the channel.
+    pub(crate) fn duplicate(&self) -> Result<Self> {
+        self.duplicate_fd().map(Registered::new).map(Socket)
+    }
+
+    fn duplicate_fd(&self) -> Result<OwnedFd> {
+        let fd = self.as_fd().try_clone_to_owned();
+        fd.map_err(|error| Error::io("duplicate the descriptor of a channel end", error))
     }
 
     /// The longest packet that this end's buffer takes, and that a receiver expects.

@@ -330,8 +330,8 @@ fn ends_are_send_and_sync_whatever_the_message() {
 
 #[test]
 fn handles_are_small() {
-    assert_eq!(size_of::<Sender<[u8; 100]>>(), 2 * size_of::<usize>());
-    assert_eq!(size_of::<Receiver<[u8; 100]>>(), 2 * size_of::<usize>());
+    assert_eq!(size_of::<Sender<[u8; 100]>>(), 4 * size_of::<usize>());
+    assert_eq!(size_of::<Receiver<[u8; 100]>>(), 4 * size_of::<usize>());
     assert!(size_of::<Error>() <= 6 * size_of::<usize>());
 }
 

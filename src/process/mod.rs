@@ -1,0 +1,83 @@
+//! Starting processes: [`spawn`] runs a function in one, [`spawn_command`] a program.
+//!
+//! Both hand the process its arguments, a value that may hold channel ends and other descriptors. Both
+//! take the arguments by value, so **no copy of an end stays behind**. A stray copy is the classic mistake with
+//! channels between processes: it keeps the channel open after everybody has left, and somebody waits
+//! for ever for a message, or for the end, that cannot come.
+//!
+//! # A function
+//!
+//! [`spawn`] is to processes what [`std::thread::spawn`] is to threads:
+//!
+//! ```
+//! use wormhole::{Error, Receiver, Sender, channel, spawn};
+//!
+//! fn square((numbers, squares): (Receiver<u64>, Sender<u64>)) -> usize {
+//!     let mut count = 0;
+//!     for number in &numbers {
+//!         squares.send(number.unwrap().pow(2)).unwrap();
+//!         count += 1;
+//!     }
+//!     count
+//! }
+//!
+//! let (number, numbers) = channel()?;
+//! let (square_of, squares) = channel()?;
+//! let child = spawn((numbers, square_of), square)?;
+//! number.send(6)?;
+//! number.send(7)?;
+//! assert_eq!(squares.recv()?, 36);
+//! assert_eq!(squares.recv()?, 49);
+//! drop(number); // the only sender of numbers: the child has none, although it was forked
+//! assert_eq!(child.join()?, 2);
+//! assert!(matches!(squares.recv(), Err(Error::Disconnected)));
+//! # Ok::<(), Error>(())
+//! ```
+//!
+//! # What a child has
+//!
+//! The child of a [`spawn`] is a fork. Of the channels of this process it has **the ends in its arguments,
+//! and no others**, wherever these are: in a static, in a local variable of some caller, in a clone. Such a
+//! value still exists in the child's memory, but its end is dead: all that it says is
+//! [`Error::Disconnected`]. Its descriptor number stays taken, so that it cannot come to mean
+//! something else. A [`Child`] is of no use in another process than the one that spawned it.
+//!
+//! The ends are found by serializing the arguments, which is not sent anywhere. So an end
+//! in a field that serde skips is not in the arguments, and its copy in the child is dead.
+//! The numbers that are taken add up from each generation to the next: a child, its child, and so on for
+//! hundreds of generations run into `RLIMIT_NOFILE`.
+//!
+//! Everything else is as with any fork, see [`fork(2)`](https://man7.org/linux/man-pages/man2/fork.2.html):
+//!
+//! - **Memory** is copied as it is: statics, the environment, whatever the arguments refer to.
+//! - **Other descriptors** are inherited: files, pipes, sockets, also the ends that were turned
+//!   into an [`OwnedFd`](std::os::fd::OwnedFd), and those that a message brought which nobody has
+//!   received. A pipe that both processes hold is kept open by both. Pass a descriptor in the arguments
+//!   (`#[serde(with = "wormhole::fd")]`) to have this process close its own; the child's is the same number.
+//! - **Threads** do not exist in it, and neither do timers; locks that they held stay locked. For that reason
+//!   [`spawn`] refuses to work in a process with several threads, see [`Error::MultiThreaded`].
+//! - **Exit handlers** and destructors of this process do not run in it: it ends with
+//!   [`_exit(2)`](https://man7.org/linux/man-pages/man2/_exit.2.html), as soon as its function
+//!   has returned. Standard output is flushed before the fork and at the end.
+//!
+//! A program started by [`spawn_command`] has its standard streams, its arguments, and the descriptors
+//! that are not close-on-exec. All that the standard library or this crate opens is close-on-exec.
+//!
+//! # Forking by hand
+//!
+//! A fork that this crate does not make copies every end, and each of the two processes drops those that
+//! it does not use. [`spawn`] may be used on either side of it afterwards: it knows the ends that its own process
+//! has. Before an `exec` by hand, all ends close by themselves.
+
+mod child;
+mod command;
+pub(crate) mod registry;
+mod spawn;
+pub(crate) mod survey;
+
+#[cfg(doc)]
+use crate::Error;
+
+pub use child::{Child, ChildEnd};
+pub use command::{inherit, spawn_command};
+pub use spawn::{spawn, spawn_unchecked};

@@ -1,0 +1,266 @@
+//! `spawn`: a function in a forked child.
+
+use std::any::Any;
+use std::fs;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, kill_process, pidfd_open, waitpid};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::child::{self, Child, Delivery};
+use super::{registry, survey};
+use crate::error::{Error, Result};
+use crate::sender::Sender;
+use crate::socket;
+
+/// Runs `f(args)` in a child process.
+///
+/// Forks, and moves `args` into the child: when this returns, this process has dropped it, and the channel
+/// ends and descriptors that it held are the child's. All other channel ends of this process are dead in
+/// the child, see [the module](crate::process), which also says what else a child has. `f` is a
+/// function pointer: a closure that captures nothing will do.
+///
+/// Does not block. `Ok` means that the child exists; [`Child::join`] gives the result of `f`, or says how the child
+/// ended: if `f` panics, say, with which message. `SIGCHLD` must not be ignored, or a child that ends at
+/// once cannot be told from none.
+///
+/// `args` is serialized to find what it holds, so it must be something that [`Sender::send`] could send.
+/// It is not sent, and need not be [`Deserialize`](serde::Deserialize).
+///
+/// # Errors
+///
+/// There is no child then, and `args` is dropped:
+///
+/// - [`Error::MultiThreaded`]: this process has more than one thread. Use
+///   [`spawn_command`](crate::spawn_command).
+/// - [`Error::Encode`]: `args` cannot be written as JSON.
+/// - [`Error::Io`]: the kernel refused to fork, for lack of memory or because of `RLIMIT_NPROC`; or this process is
+///   out of descriptors; or there is neither `/proc` nor another way to count its threads.
+///
+/// # Examples
+///
+/// ```
+/// use wormhole::{ChildEnd, Error, Receiver, channel, spawn};
+///
+/// fn total(numbers: Receiver<u64>) -> u64 {
+///     numbers.iter().map(Result::unwrap).sum()
+/// }
+///
+/// let (number, numbers) = channel()?;
+/// let child = spawn(numbers, total)?;
+/// (1..=10).try_for_each(|n| number.send(n))?;
+/// drop(number);
+/// assert_eq!(child.join()?, 55);
+///
+/// let child = spawn("seven", |text: &str| text.parse::<u64>().unwrap())?;
+/// let Err(Error::Child { end }) = child.join() else { panic!() };
+/// assert!(matches!(end, ChildEnd::Panicked { message } if message.contains("ParseIntError")));
+/// # Ok::<(), Error>(())
+/// ```
+pub fn spawn<A, R>(args: A, f: fn(A) -> R) -> Result<Child<R>>
+where
+    A: Serialize,
+    R: Serialize + DeserializeOwned,
+{
+    if !is_single_threaded()? {
+        return Err(Error::MultiThreaded);
+    }
+    fork_and_run(args, f)
+}
+
+/// Runs `f(args)` in a child process, as [`spawn`] does, whatever threads this process has.
+///
+/// # Safety
+///
+/// In the child there is only the calling thread. What other threads held locked at the moment of the fork stays
+/// locked for ever, and what they were changing stays as it was. So, if there are other threads, `f` and the
+/// `Serialize` of its result may only call what
+/// [`signal-safety(7)`](https://man7.org/linux/man-pages/man7/signal-safety.7.html) allows, or what the
+/// caller knows not to depend on other threads. Allocating memory works with the
+/// allocator of glibc. Ends that other threads are making, receiving or dropping at that moment may
+/// stay open in the child.
+///
+/// # Errors
+///
+/// As [`spawn`], without [`Error::MultiThreaded`].
+///
+/// # Examples
+///
+/// ```
+/// use wormhole::{Error, spawn, spawn_unchecked};
+///
+/// std::thread::scope(|scope| {
+///     let (alive, over) = std::sync::mpsc::channel::<()>();
+///     scope.spawn(move || over.recv());
+///     assert!(matches!(spawn(2, |n: u32| n + 2), Err(Error::MultiThreaded)));
+///     // SAFETY: the other thread only waits.
+///     let child = unsafe { spawn_unchecked(2, |n: u32| n + 2) }?;
+///     drop(alive);
+///     assert_eq!(child.join()?, 4);
+///     Ok::<(), Error>(())
+/// })?;
+/// # Ok::<(), Error>(())
+/// ```
+#[allow(unsafe_code, reason = "what a fork leaves behind is up to the caller")]
+pub unsafe fn spawn_unchecked<A, R>(args: A, f: fn(A) -> R) -> Result<Child<R>>
+where
+    A: Serialize,
+    R: Serialize + DeserializeOwned,
+{
+    fork_and_run(args, f)
+}
+
+fn fork_and_run<A, R>(args: A, f: fn(A) -> R) -> Result<Child<R>>
+where
+    A: Serialize,
+    R: Serialize + DeserializeOwned,
+{
+    let mut keep = survey::detach(&args)?;
+    let (result, results) = crate::channel::<Delivery<R>>()?;
+    keep.insert(result.as_fd().as_raw_fd());
+    let dead = socket::dead()?;
+
+    // What the child needs to lock as well is locked by this thread during the fork, so by no other.
+    let mut stdout = io::stdout().lock();
+    let _ = stdout.flush(); // or both processes would print what it holds
+    let mut abandoned = child::abandoned();
+    child::reap_abandoned(&mut abandoned);
+    let mut live = registry::lock();
+    let Some(pid) = fork()? else {
+        let ready = live.make_inert(keep, dead.as_fd());
+        drop(live);
+        abandoned.clear();
+        drop((abandoned, stdout, dead, results));
+        let ready = ready.map_err(|errno| Error::io("replace the ends of other channels", errno));
+        end_child(result, ready, || f(args))
+    };
+    drop(live);
+    drop((abandoned, stdout));
+
+    // Closed first, which leaves room for the pidfd.
+    drop((dead, result));
+    let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(|errno| {
+        // Nobody would ever reap it. It has not been reaped yet, so the number is still its own.
+        let _ = kill_process(pid, Signal::KILL);
+        let _ = waitpid(Some(pid), WaitOptions::empty());
+        Error::io("open a descriptor (pidfd_open) for a child", errno)
+    })?;
+    drop(args);
+    Ok(Child::new(pid, pidfd, results))
+}
+
+/// Makes a child process, and returns in both: `None` in the child.
+#[allow(unsafe_code, reason = "a child process takes a fork")]
+fn fork() -> Result<Option<Pid>> {
+    // SAFETY: either this is the only thread, or the caller of `spawn_unchecked` has promised that
+    // the child does without the others.
+    let pid = unsafe { libc::fork() };
+    if pid < 0 {
+        return Err(Error::io("fork", io::Error::last_os_error()));
+    }
+    Ok(Pid::from_raw(pid))
+}
+
+/// The rest of a child's life: the function, and its result.
+fn end_child<R: Serialize + DeserializeOwned>(
+    result: Sender<Delivery<R>>,
+    ready: Result<()>,
+    f: impl FnOnce() -> R,
+) -> ! {
+    // Nothing may unwind into the frames of the parent.
+    let run = AssertUnwindSafe(|| {
+        if let Err(error) = ready {
+            return deliver(&result, Err(describe(&error)));
+        }
+        let outcome = catch_unwind(AssertUnwindSafe(f));
+        deliver(&result, Ok(outcome.map_err(panic_message)))
+    });
+    let code = catch_unwind(run).unwrap_or_else(|payload| {
+        // The result's own `Serialize` panicked, or its destructor.
+        let _ = result.send(Ok(Err(panic_message(payload))));
+        PANICKED
+    });
+    let _ = catch_unwind(|| io::stdout().flush());
+    exit(code)
+}
+
+/// The exit status of a Rust program that panics.
+const PANICKED: i32 = 101;
+
+/// Sends the result, or else why there is none, and gives the exit status.
+fn deliver<R: Serialize>(result: &Sender<Delivery<R>>, outcome: Delivery<R>) -> i32 {
+    let code = match &outcome {
+        Ok(Ok(_)) => 0,
+        Ok(Err(_)) => PANICKED,
+        Err(_) => 1,
+    };
+    match result.send(outcome) {
+        Ok(()) | Err(Error::Disconnected) => code, // disconnected: nobody wants to know
+        Err(error) => {
+            let _ = result.send(Err(describe(&error)));
+            1
+        }
+    }
+}
+
+fn describe(error: &Error) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
+fn panic_message(payload: Box<dyn Any + Send>) -> String {
+    let message = match (payload.downcast_ref::<&str>(), payload.downcast_ref()) {
+        (Some(text), _) => String::from(*text),
+        (None, Some(text)) => String::clone(text),
+        (None, None) => "a value that is no text".to_owned(),
+    };
+    std::mem::forget(payload); // its destructor could panic again
+    message
+}
+
+#[allow(unsafe_code, reason = "std has no exit that skips the exit handlers")]
+fn exit(code: i32) -> ! {
+    // SAFETY: ends the process, and runs nothing of it any more.
+    unsafe { libc::_exit(code) }
+}
+
+/// Whether this process has one thread.
+fn is_single_threaded() -> Result<bool> {
+    // KERNEL: a thread that has been joined is still listed for a moment, until it is all gone
+    // (`a_thread_that_was_joined_does_not_count`).
+    let patience = Instant::now() + Duration::from_millis(50);
+    loop {
+        if has_one_task()? {
+            return Ok(true);
+        }
+        if Instant::now() > patience {
+            return Ok(false);
+        }
+        thread::yield_now();
+    }
+}
+
+fn has_one_task() -> Result<bool> {
+    match fs::read_dir("/proc/self/task") {
+        Ok(tasks) => Ok(tasks.take(2).count() == 1),
+        Err(error) => can_unshare().ok_or_else(|| Error::io("count the threads", error)),
+    }
+}
+
+/// The same where there is no /proc, if a sandbox permits the call.
+#[allow(unsafe_code, reason = "a system call that rustix calls unsafe as well")]
+fn can_unshare() -> Option<bool> {
+    // KERNEL: unshare(2): in a process with one thread CLONE_THREAD has no effect, in others it is EINVAL.
+    // SAFETY: so it changes nothing.
+    if unsafe { libc::unshare(libc::CLONE_THREAD) } == 0 {
+        return Some(true);
+    }
+    (io::Error::last_os_error().raw_os_error() == Some(libc::EINVAL)).then_some(false)
+}

@@ -1,0 +1,7 @@
+//! Processes that the crate starts: `spawn`, `Child`, `spawn_command` and `inherit`.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod children;
+mod strays;
