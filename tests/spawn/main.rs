@@ -4,4 +4,5 @@
 mod support;
 
 mod children;
+mod commands;
 mod strays;
