@@ -129,6 +129,7 @@ pub fn inherit<A: DeserializeOwned>() -> Result<A> {
     let fd = unsafe { OwnedFd::from_raw_fd(number) };
     *taken = true;
     drop(taken);
+    // For the programs that other threads start before it is closed again.
     fcntl_setfd(&fd, FdFlags::CLOEXEC)
         .map_err(|errno| Error::io("make an inherited descriptor close-on-exec", errno))?;
     match Receiver::try_from(fd)?.try_recv() {

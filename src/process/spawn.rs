@@ -173,15 +173,12 @@ fn end_child<R: Serialize + DeserializeOwned>(
     f: impl FnOnce() -> R,
 ) -> ! {
     // Nothing may unwind into the frames of the parent.
-    let run = AssertUnwindSafe(|| {
-        if let Err(error) = ready {
-            return deliver(&result, Err(describe(&error)));
-        }
-        let outcome = catch_unwind(AssertUnwindSafe(f));
-        deliver(&result, Ok(outcome.map_err(panic_message)))
+    let run = AssertUnwindSafe(|| match ready {
+        Ok(()) => deliver(&result, Ok(Ok(f()))),
+        Err(error) => deliver(&result, Err(describe(&error))),
     });
     let code = catch_unwind(run).unwrap_or_else(|payload| {
-        // The result's own `Serialize` panicked, or its destructor.
+        // The function panicked, or else the `Serialize` of its result.
         let _ = result.send(Ok(Err(panic_message(payload))));
         PANICKED
     });
@@ -194,11 +191,7 @@ const PANICKED: i32 = 101;
 
 /// Sends the result, or else why there is none, and gives the exit status.
 fn deliver<R: Serialize>(result: &Sender<Delivery<R>>, outcome: Delivery<R>) -> i32 {
-    let code = match &outcome {
-        Ok(Ok(_)) => 0,
-        Ok(Err(_)) => PANICKED,
-        Err(_) => 1,
-    };
+    let code = outcome.is_err().into();
     match result.send(outcome) {
         Ok(()) | Err(Error::Disconnected) => code, // disconnected: nobody wants to know
         Err(error) => {

@@ -2,9 +2,11 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::panic::panic_any;
 use std::process::exit;
+use std::sync::atomic::AtomicI32;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use nix::poll::PollFlags;
@@ -390,19 +392,28 @@ fn what_was_printed_before_a_spawn_is_printed_once() {
 
 #[test]
 fn the_exit_handlers_of_the_parent_do_not_run_in_the_child() {
+    static NOTIFY: AtomicI32 = AtomicI32::new(-1);
+    extern "C" fn handler() {
+        // SAFETY: it is open in all processes of this test.
+        #[allow(unsafe_code, reason = "a handler gets no arguments")]
+        let fd = unsafe { BorrowedFd::borrow_raw(NOTIFY.load(Relaxed)) };
+        nix::unistd::write(fd, b"ran").unwrap();
+    }
     in_own_process(|| {
-        extern "C" fn handler() {
-            eprintln!("exit handler in {}", getpid());
-            std::process::abort();
-        }
-        let child = spawn((), |()| {
+        let (mut read, write) = crate::support::pipe();
+        NOTIFY.store(write.as_raw_fd(), Relaxed);
+        let parent = forked(|| {
             // SAFETY: the handler may be called at any exit.
             #[allow(unsafe_code, reason = "no safe way to add an exit handler")]
             let added = unsafe { nix::libc::atexit(handler) };
             assert_eq!(added, 0);
-            spawn((), |()| 1).unwrap().join().unwrap()
+            spawn((), |()| ()).unwrap().join().unwrap();
         });
-        assert_eq!(child.unwrap().join().unwrap(), 1);
+        parent.join();
+        drop(write);
+        let mut text = String::new();
+        read.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "ran", "once, in the process that exits");
     });
 }
 
@@ -434,8 +445,11 @@ fn spawn_refuses_in_a_process_with_threads() {
 #[test]
 fn a_thread_that_was_joined_does_not_count() {
     in_own_process(|| {
-        for _ in 0..200 {
-            std::thread::spawn(|| ()).join().unwrap();
+        for _ in 0..100 {
+            let threads: Vec<_> = (0..20).map(|_| std::thread::spawn(|| ())).collect();
+            threads
+                .into_iter()
+                .for_each(|thread| thread.join().unwrap());
             spawn((), |()| ()).unwrap().join().unwrap();
         }
     });
@@ -502,6 +516,7 @@ fn a_child_has_its_arguments_and_what_is_no_end() {
         let older = spawn((), idle).unwrap();
         let abandoned = spawn((), idle).unwrap();
         let abandoned_pid = Pid::from_raw(i32::try_from(abandoned.pid()).unwrap());
+        let abandoned_pidfd = abandoned.as_fd().as_raw_fd();
         drop(abandoned);
 
         let (tx, rx) = channel::<u32>().unwrap();
@@ -519,6 +534,10 @@ fn a_child_has_its_arguments_and_what_is_no_end() {
             open
         });
         let mut open = child.unwrap().join().unwrap();
+        assert!(
+            !open.contains_key(&abandoned_pidfd),
+            "nothing stands for it"
+        );
         // The stand-in for all that it does not have is one and the same socket.
         let dead = open[&ends[0].0.as_fd().as_raw_fd()].clone();
         assert!(!mine.values().any(|link| *link == dead));

@@ -5,4 +5,6 @@ mod support;
 
 mod children;
 mod commands;
+mod examples;
+mod runtime;
 mod strays;
