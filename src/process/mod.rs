@@ -49,7 +49,9 @@
 //!
 //! Everything else is as with any fork, see [`fork(2)`](https://man7.org/linux/man-pages/man2/fork.2.html):
 //!
-//! - **Memory** is copied as it is: statics, the environment, whatever the arguments refer to.
+//! - **Memory** is copied as it is: statics, the environment, whatever the arguments refer to. The arguments
+//!   are dropped in both processes, so one that tidies up when it is dropped, as a temporary directory
+//!   does, tidies up twice.
 //! - **Other descriptors** are inherited: files, pipes, sockets, also the ends that were turned
 //!   into an [`OwnedFd`](std::os::fd::OwnedFd), and those that a message brought which nobody has
 //!   received. A pipe that both processes hold is kept open by both. Pass a descriptor in the arguments

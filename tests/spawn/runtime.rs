@@ -329,12 +329,11 @@ fn run_init(
 /// A step of a process, counted from 1.
 type At = (Who, u32);
 
-/// Plays the exchange, and kills one process at one of its steps. Gives all steps, how the processes
-/// ended that were not killed, and what main returned.
-fn play(
-    program: &str,
-    victim: Option<At>,
-) -> (Vec<At>, Vec<(Who, Outcome)>, Result<Outcome, Error>) {
+/// All steps, how the processes ended that were not killed, and what main returned.
+type Play = (Vec<At>, Vec<(Who, Outcome)>, Result<Outcome, Error>);
+
+/// Plays the exchange, and kills one process at one of its steps.
+fn play(program: &str, victim: Option<At>) -> Play {
     let (report, reports) = channel().unwrap();
     let all = [Who::Main, Who::Intermediate, Who::Init];
     let lines = all.map(|who| (who, channel().unwrap()));

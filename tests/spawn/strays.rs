@@ -159,6 +159,32 @@ fn a_dead_end_says_disconnected_whatever_it_is_asked() {
     });
 }
 
+#[test]
+fn a_thousand_live_channels() {
+    type Ends = (Sender<u32>, Receiver<u32>);
+    static ENDS: Mutex<Vec<Ends>> = Mutex::new(Vec::new());
+    in_own_process(|| {
+        *ENDS.lock().unwrap() = (0..1000).map(|_| channel().unwrap()).collect();
+        let child = spawn((), |()| {
+            let ends = ENDS.lock().unwrap();
+            let dead = ends.iter().filter(|(tx, rx)| {
+                let sent = tx.try_send(1);
+                let received = rx.try_recv();
+                matches!(sent, Err(Error::Disconnected))
+                    && matches!(received, Err(Error::Disconnected))
+            });
+            dead.count()
+        });
+        assert_eq!(child.unwrap().join().unwrap(), 1000);
+        for (tx, rx) in ENDS.lock().unwrap().drain(..) {
+            tx.send(1).unwrap();
+            assert_eq!(rx.recv().unwrap(), 1);
+            drop(tx);
+            assert!(matches!(rx.recv(), Err(Error::Disconnected)));
+        }
+    });
+}
+
 #[derive(Serialize)]
 enum Nested {
     Tuple(u32, Sender<u32>),
