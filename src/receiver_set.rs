@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 use rustix::buffer::spare_capacity;
@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
+use crate::process::registry::Registered;
 use crate::receiver::Receiver;
 use crate::wait::{Stop, Wait, until_ready};
 
@@ -49,7 +50,8 @@ const BATCH: usize = 64;
 /// # Ok::<(), Error>(())
 /// ```
 pub struct ReceiverSet<T> {
-    epoll: OwnedFd,
+    // Forked children share what it watches, so those that `spawn` makes must not have it.
+    epoll: Registered,
     receivers: HashMap<Key, Receiver<T>>,
     next_key: u64,
     /// Those that the kernel has told of and whose turn has not come.
@@ -71,7 +73,7 @@ impl<T> ReceiverSet<T> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)
             .map_err(|errno| Error::io("create a set of receivers", errno))?;
         Ok(ReceiverSet {
-            epoll,
+            epoll: Registered::new(epoll),
             receivers: HashMap::new(),
             next_key: 0,
             turns: VecDeque::new(),
@@ -230,7 +232,7 @@ impl<T> AsFd for ReceiverSet<T> {
 impl<T> fmt::Debug for ReceiverSet<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReceiverSet")
-            .field("fd", &self.epoll.as_raw_fd())
+            .field("fd", &self.as_fd().as_raw_fd())
             .field("len", &self.receivers.len())
             .finish()
     }

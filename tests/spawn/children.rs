@@ -17,9 +17,7 @@ use nix::unistd::{Pid, getpid, getppid};
 use serde::{Deserialize, Serialize, Serializer};
 use wormhole::{Child, ChildEnd, Error, Receiver, Sender, channel, spawn, spawn_unchecked};
 
-use crate::support::{
-    DEADLINE, DescriptorLimit, becomes_ready, deadline, forked, in_own_process, open_fds,
-};
+use crate::support::{DEADLINE, DescriptorLimit, becomes_ready, forked, in_own_process, open_fds};
 
 fn end_of<R: std::fmt::Debug>(joined: Result<R, Error>) -> ChildEnd {
     match joined {
@@ -419,26 +417,27 @@ fn the_exit_handlers_of_the_parent_do_not_run_in_the_child() {
 
 #[test]
 fn spawn_refuses_in_a_process_with_threads() {
-    let _deadline = deadline();
-    std::thread::scope(|scope| {
-        let (alive, over) = std::sync::mpsc::channel::<()>();
-        scope.spawn(move || over.recv());
-        let (tx, rx) = channel::<u32>().unwrap();
-        let error = spawn(tx, |_| ()).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "cannot spawn: this process has more than one thread, which a fork would leave behind"
-        );
-        assert!(matches!(error, Error::MultiThreaded));
-        // The arguments are gone.
-        assert!(matches!(rx.recv(), Err(Error::Disconnected)));
-        let (tx, rx) = channel::<u32>().unwrap();
-        // SAFETY: the other threads wait or run other tests, of which the child needs nothing.
-        #[allow(unsafe_code, reason = "this is the function under test")]
-        let child = unsafe { spawn_unchecked(tx, |tx| tx.send(5).unwrap()) }.unwrap();
-        assert_eq!(rx.recv().unwrap(), 5);
-        child.join().unwrap();
-        drop(alive);
+    in_own_process(|| {
+        std::thread::scope(|scope| {
+            let (alive, over) = std::sync::mpsc::channel::<()>();
+            scope.spawn(move || over.recv());
+            let (tx, rx) = channel::<u32>().unwrap();
+            let error = spawn(tx, |_| ()).unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                "cannot spawn: this process has more than one thread, which a fork would leave behind"
+            );
+            assert!(matches!(error, Error::MultiThreaded));
+            // The arguments are gone.
+            assert!(matches!(rx.recv(), Err(Error::Disconnected)));
+            let (tx, rx) = channel::<u32>().unwrap();
+            // SAFETY: the other thread only waits.
+            #[allow(unsafe_code, reason = "this is the function under test")]
+            let child = unsafe { spawn_unchecked(tx, |tx| tx.send(5).unwrap()) }.unwrap();
+            assert_eq!(rx.recv().unwrap(), 5);
+            child.join().unwrap();
+            drop(alive);
+        });
     });
 }
 

@@ -1,21 +1,13 @@
 //! The examples that are about processes, run as their users run them.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use crate::support::{DEADLINE, output_within};
+use crate::support::{DEADLINE, example, output_within};
 
-/// Runs an example to its end. `cargo test` builds the examples, next to the directory of the tests.
-fn printed_by(example: &str, arguments: &[&str]) -> String {
-    let test = std::env::current_exe().unwrap();
-    let profile = test.parent().and_then(|deps| deps.parent()).unwrap();
-    let path = profile.join("examples").join(example);
-    assert!(
-        path.exists(),
-        "{} is missing: run plain `cargo test`, or `cargo build --examples` first",
-        path.display()
-    );
-    let mut command = Command::new(path);
-    command.args(arguments).stdin(std::process::Stdio::null());
+/// Runs an example to its end.
+fn printed_by(name: &str, arguments: &[&str]) -> String {
+    let mut command = Command::new(example(name));
+    command.args(arguments).stdin(Stdio::null());
     let output = output_within(DEADLINE, command);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && errors.is_empty(), "{output:?}");

@@ -1,6 +1,7 @@
 //! No process waits for ever because another one has a copy of an end that it does not know of. With a
 //! plain fork each of these tests hangs.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::{Command, Stdio, exit};
@@ -8,7 +9,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use wormhole::{Child, Error, Receiver, Sender, channel, spawn, spawn_command};
+use wormhole::{Child, Error, Receiver, ReceiverSet, Sender, channel, spawn, spawn_command};
 
 use crate::support::{forked, in_own_process, open_fds};
 
@@ -156,6 +157,31 @@ fn a_dead_end_says_disconnected_whatever_it_is_asked() {
         let (tx, rx) = ENDS.lock().unwrap().take().unwrap();
         drop(tx);
         assert_eq!(rx.recv().unwrap(), "not for the child");
+    });
+}
+
+#[test]
+fn a_set_of_receivers_in_a_static() {
+    thread_local! {
+        static SET: Cell<Option<ReceiverSet<u32>>> = const { Cell::new(None) };
+    }
+    in_own_process(|| {
+        let (tx, rx) = channel::<u32>().unwrap();
+        let mut set = ReceiverSet::new().unwrap();
+        set.add(rx).unwrap();
+        SET.set(Some(set));
+        let child = spawn((), |()| {
+            let mut set = SET.take().unwrap();
+            // Not the parent's set, of which the parent would notice.
+            let (tx, rx) = channel::<u32>().unwrap();
+            assert!(matches!(set.add(rx), Err(Error::Io { .. })));
+            drop(tx);
+            assert!(set.recv().is_err());
+        });
+        child.unwrap().join().unwrap();
+        let mut set = SET.take().unwrap();
+        tx.send(1).unwrap();
+        assert_eq!(set.recv().unwrap().1.unwrap(), 1);
     });
 }
 
