@@ -127,6 +127,7 @@ mod ancillary;
 mod buffer;
 mod error;
 pub mod fd;
+mod listener;
 mod options;
 mod packet;
 mod receiver;
@@ -135,16 +136,19 @@ mod select;
 mod select_macro;
 mod sender;
 mod socket;
+mod socket_file;
 mod spill;
 mod transfer;
 mod wait;
 
 pub use error::{Error, Result};
+pub use listener::{Incoming, Listener};
 pub use options::Options;
 pub use receiver::{IntoIter, Iter, Receiver, TryIter};
 pub use receiver_set::{Key, ReceiverSet};
 pub use select::{Select, Selected};
 pub use sender::Sender;
+pub use socket::Peer;
 
 /// Makes a channel with the default [`Options`].
 ///

@@ -1,6 +1,9 @@
-//! The only file that names rustix's `net`: one packet out, one packet in.
+//! The only module that names rustix's `net`: one packet out, one packet in.
 //!
 //! Everything here is one attempt. Waiting is in `wait.rs`.
+
+mod listen;
+mod peer;
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -18,6 +21,9 @@ use rustix::net::{
 use crate::ancillary::Space;
 use crate::error::{Error, Result};
 use crate::packet::MAX_PACKET;
+
+pub(crate) use listen::Address;
+pub use peer::Peer;
 
 /// The most descriptors that one packet carries.
 // KERNEL: `SCM_MAX_FD`, unix(7).

@@ -248,7 +248,7 @@ fn waiting_for_one_of_two_is_one_system_call_more() {
 }
 
 #[test]
-fn the_library_needs_serde_serde_json_rustix_and_what_they_need() {
+fn the_library_needs_serde_serde_json_rustix_libc_and_what_they_need() {
     let mut tree = Command::new(env!("CARGO"));
     tree.args([
         "tree",
@@ -270,6 +270,7 @@ fn the_library_needs_serde_serde_json_rustix_and_what_they_need() {
     let expected = [
         "bitflags",
         "itoa",
+        "libc",
         "linux-raw-sys",
         "memchr",
         "rustix",
