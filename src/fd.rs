@@ -104,6 +104,8 @@ where
 pub(crate) enum Carried {
     Fd(OwnedFd),
     End(Arc<Socket>),
+    /// One that stays with its owner.
+    Shared(Arc<OwnedFd>),
 }
 
 impl AsFd for Carried {
@@ -111,6 +113,7 @@ impl AsFd for Carried {
         match self {
             Carried::Fd(fd) => fd.as_fd(),
             Carried::End(socket) => socket.as_fd(),
+            Carried::Shared(fd) => fd.as_fd(),
         }
     }
 }

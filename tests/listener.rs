@@ -39,6 +39,11 @@ fn place() -> (TempDir, PathBuf) {
     (directory, path)
 }
 
+/// A name that no other test has, nor the same test in another run.
+fn abstract_name() -> String {
+    format!("\0wormhole test {}", getpid())
+}
+
 /// The reason of an [`Error::Address`], which must name the path.
 #[track_caller]
 fn refusal<T>(result: Result<T, Error>, path: &Path) -> io::Error {
@@ -202,12 +207,14 @@ fn the_kernel_says_who_connected() {
         if skip_unless_root() {
             return;
         }
-        let listener = Listener::<u32>::bind("\0wormhole credentials test").unwrap();
+        let name = abstract_name();
+        let listener = Listener::<u32>::bind(&name).unwrap();
         let clients: Vec<_> = [1000, 2000]
             .into_iter()
             .map(|uid| {
+                let name = &name;
                 forked_as(uid, move || {
-                    let tx = Sender::<u32>::connect("\0wormhole credentials test").unwrap();
+                    let tx = Sender::<u32>::connect(name).unwrap();
                     tx.send(uid).unwrap();
                 })
             })
@@ -361,7 +368,7 @@ fn a_stale_file_is_replaced() {
         // What a process that was killed while it replaced another one has left.
         fs::write(directory.path().join("socket.wormhole-lock"), "").unwrap();
         let listener = Listener::<u32>::bind(&path).unwrap();
-        assert_eq!(files(&directory), [path.clone()]);
+        assert_eq!(files(&directory), std::slice::from_ref(&path));
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
         Sender::connect(&path).unwrap().send(1).unwrap();
         assert_eq!(listener.accept().unwrap().0.recv().unwrap(), 1);
@@ -387,7 +394,7 @@ fn a_live_listener_is_not_replaced_and_not_disturbed() {
             assert_eq!(refusal(result, &path).kind(), ErrorKind::AddrInUse);
         }
         assert_eq!(open_fds(), before);
-        assert_eq!(files(&directory), [path.clone()]);
+        assert_eq!(files(&directory), std::slice::from_ref(&path));
         assert!(matches!(listener.try_accept(), Err(Error::Empty)));
         drop(listener);
 
@@ -754,7 +761,7 @@ fn names_that_cannot_be_are_refused() {
 
         let (directory, _) = place();
         chdir(directory.path()).unwrap();
-        for name in ["x".repeat(107), format!("\0{}", "x".repeat(107))] {
+        for name in ["x".repeat(107), format!("{:x<108}", abstract_name())] {
             let listener = Listener::<u32>::bind(&name).unwrap();
             Sender::connect(&name).unwrap().send(1).unwrap();
             assert_eq!(listener.accept().unwrap().0.recv().unwrap(), 1);
@@ -768,10 +775,11 @@ fn an_abstract_name_has_no_file_and_vanishes_with_its_listener() {
     in_own_process(|| {
         let (directory, _) = place();
         chdir(directory.path()).unwrap();
-        let name = "\0wormhole abstract test";
+        let name = &abstract_name();
         let listener = Listener::<u32>::bind(name).unwrap();
         assert!(files(&directory).is_empty());
-        let shown = Path::new("@wormhole abstract test");
+        let shown = name.replace('\0', "@");
+        let shown = Path::new(&shown);
         let error = refusal(Listener::<u32>::bind(name), shown);
         assert_eq!(error.kind(), ErrorKind::AddrInUse);
         Sender::connect(name).unwrap().send(1).unwrap();
