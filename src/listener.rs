@@ -249,8 +249,10 @@ impl<T> Listener<T> {
 
 impl<T> Drop for Listener<T> {
     fn drop(&mut self) {
-        if self.socket.listens_for_this_process() {
-            self.file.as_ref().inspect(|file| file.remove());
+        if let Some(file) = &self.file {
+            if self.socket.listens_for_this_process() {
+                file.remove();
+            }
         }
     }
 }

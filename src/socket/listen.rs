@@ -101,6 +101,10 @@ fn unconnected(kind: SocketType, flags: SocketFlags) -> Result<OwnedFd, Errno> {
 }
 
 impl Socket {
+    fn new(fd: OwnedFd) -> Self {
+        Socket(fd)
+    }
+
     /// Makes a socket that is to listen. It never blocks.
     pub(crate) fn unbound() -> Result<Self, Errno> {
         // `accept` has no flag for a single call, as `recvmsg` has. So this socket, which only this
@@ -109,7 +113,7 @@ impl Socket {
         // KERNEL: bind(2) makes the file with the mode of the socket's own inode, less the umask, so it
         // never is open to others (`the_socket_file_is_the_owners_alone`).
         fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
-        Ok(Socket(socket))
+        Ok(Socket::new(socket))
     }
 
     pub(crate) fn bind(&self, address: &Address) -> Result<(), Errno> {
@@ -132,7 +136,7 @@ impl Socket {
         // As for a pair: what arrives here is one-way.
         shutdown(&connection, Shutdown::Write)?;
         let peer = credentials(&connection)?;
-        Ok((Socket(connection), peer))
+        Ok((Socket::new(connection), peer))
     }
 
     /// Tells whether it was this process, not one that it is a fork of, that made the socket listen.
@@ -168,7 +172,7 @@ impl Socket {
                     if timeout.is_some() {
                         set_timeout(None)?;
                     }
-                    return Ok(Socket(socket));
+                    return Ok(Socket::new(socket));
                 }
                 // KERNEL: a unix socket that was interrupted here has not begun to connect.
                 Err(Errno::INTR | Errno::AGAIN) if left != Some(Duration::ZERO) => {}
