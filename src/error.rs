@@ -31,12 +31,12 @@ pub enum Error {
     /// Every copy of the other end, in every process, is gone. For a receiver the queue is empty as well.
     /// Nothing can change that: stop using the channel.
     Disconnected,
-    /// `try_recv`: no message is waiting. Nothing was consumed.
+    /// `try_recv`: no message is waiting. Nothing was consumed. `try_accept`: no client is waiting.
     Empty,
     /// `try_send`: the kernel's buffer has no room. Nothing was sent.
     Full,
-    /// The deadline passed before a message came, or before there was room for one. Nothing was
-    /// consumed or sent.
+    /// The deadline passed before a message or a client came, or before there was room for one. Nothing
+    /// was consumed or sent.
     TimedOut,
     /// The message cannot be written as JSON, say because its map has keys that are neither strings nor
     /// numbers, or because its own `Serialize` failed. Nothing was sent.
@@ -109,6 +109,34 @@ pub enum Error {
         /// What is wrong, for instance with the environment variable that names the descriptor.
         reason: String,
     },
+    /// A descriptor that was to become a [`Blob`](crate::Blob) is not a sealed memfd. It is closed.
+    NotABlob {
+        /// What it is instead.
+        reason: String,
+    },
+    /// Listening at a name, or connecting to it, failed. What the `source`'s
+    /// [`kind`](io::Error::kind) says to the one who wants to listen:
+    ///
+    /// - `AddrInUse`: a process listens there already, or is about to.
+    /// - `AlreadyExists`: a file is there which is not a socket. It is left alone.
+    ///
+    /// and to the one who wants to connect:
+    ///
+    /// - `NotFound`: nobody has listened there yet, or the listener is closed.
+    /// - `ConnectionRefused`: nobody listens there any more.
+    ///
+    /// and to both:
+    ///
+    /// - `PermissionDenied`: the permissions of the file or of its directory.
+    /// - `InvalidInput`: there can be no socket of that name, for example because it is too long.
+    Address {
+        /// What was attempted.
+        operation: &'static str,
+        /// The path; or the abstract name, after an `@`.
+        address: String,
+        /// Why it failed.
+        source: io::Error,
+    },
     /// The kernel refused an operation for a reason that has nothing to do with the channel's state,
     /// such as a lack of memory or of descriptors, or a sandbox that denies a system call.
     Io {
@@ -157,9 +185,9 @@ impl fmt::Display for Error {
             Error::Disconnected => {
                 f.write_str("channel is disconnected: every copy of its other end is gone")
             }
-            Error::Empty => f.write_str("cannot receive now: the channel is empty"),
+            Error::Empty => f.write_str("cannot receive now: nothing is waiting"),
             Error::Full => f.write_str("cannot send now: the channel is full"),
-            Error::TimedOut => f.write_str("timed out waiting for the channel"),
+            Error::TimedOut => f.write_str("timed out waiting for the other side"),
             Error::Encode { type_name, reason } => {
                 write!(f, "cannot encode a message of type `{type_name}`: {reason}")
             }
@@ -194,6 +222,10 @@ impl fmt::Display for Error {
             ),
             Error::Child { end } => end.fmt(f),
             Error::NotInherited { reason } => write!(f, "nothing to inherit: {reason}"),
+            Error::NotABlob { reason } => write!(f, "descriptor is not a blob: {reason}"),
+            Error::Address {
+                operation, address, ..
+            } => write!(f, "cannot {operation} `{address}`"),
             Error::Io { operation, .. } => write!(f, "cannot {operation}"),
         }
     }
@@ -202,7 +234,7 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Error::Io { source, .. } => Some(source),
+            Error::Address { source, .. } | Error::Io { source, .. } => Some(source),
             _ => None,
         }
     }

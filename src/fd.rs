@@ -2,8 +2,8 @@
 //!
 //! Any type that is a descriptor can be a field: to be sent it needs [`AsFd`], to be received
 //! `From<OwnedFd>`. That is [`File`](std::fs::File), [`OwnedFd`], the sockets of [`std::net`] and
-//! [`std::os::unix::net`], [`PipeReader`](std::io::PipeReader), and many more. [`Sender`](crate::Sender)
-//! and [`Receiver`](crate::Receiver) need no attribute.
+//! [`std::os::unix::net`], [`PipeReader`](std::io::PipeReader), and many more. [`Sender`](crate::Sender),
+//! [`Receiver`](crate::Receiver) and [`Blob`](crate::Blob) need no attribute.
 //!
 //! The descriptor travels beside the text, and in the text stands its index. So such a value can only be
 //! serialized by a send of this crate and deserialized by a receive; everything else is an error.
@@ -107,6 +107,8 @@ where
 pub(crate) enum Carried {
     Fd(OwnedFd),
     End(Arc<Socket>),
+    /// One that stays with its owner.
+    Shared(Arc<OwnedFd>),
 }
 
 impl AsFd for Carried {
@@ -114,6 +116,7 @@ impl AsFd for Carried {
         match self {
             Carried::Fd(fd) => fd.as_fd(),
             Carried::End(socket) => socket.as_fd(),
+            Carried::Shared(fd) => fd.as_fd(),
         }
     }
 }

@@ -77,13 +77,23 @@
 //! `_with_fds` verbs. [`Sender`] and [`Receiver`] are fields like any others: a request can carry the
 //! channel for its reply.
 //!
+//! Bulk data goes into a [`Blob`]: memory that is filled once, can never change again, and is mapped by each
+//! process that receives it, without JSON and without a copy.
+//!
+//! # Processes that are no relatives
+//!
+//! A [`Listener`] has a name, usually a path, and [`Sender::connect`] is all that a client needs. Each client
+//! is a channel of its own, of which [`accept`](Listener::accept) gives the receiver, and the pid, uid and gid
+//! of who connected.
+//!
 //! # Not waiting
 //!
 //! [`try_send`](Sender::try_send) and [`try_recv`](Receiver::try_recv) never block,
 //! [`send_timeout`](Sender::send_timeout) and [`recv_timeout`](Receiver::recv_timeout) give up at a
 //! deadline. For other event loops both ends are [`AsFd`](std::os::fd::AsFd): poll them for
 //! readability or writability and then use the `try_` forms. The descriptors themselves stay blocking;
-//! nothing that this crate does sets a flag on a socket which another process shares.
+//! nothing that this crate does sets a flag on a socket which another process shares. A listener has
+//! [`try_accept`](Listener::try_accept) and [`accept_timeout`](Listener::accept_timeout).
 //!
 //! # Guarantees
 //!
@@ -121,12 +131,12 @@
 //! | map whose keys are neither strings nor numbers, booleans, chars or field-less enum variants | [`Error::Encode`] |
 //! | 128-bit integers inside `untagged`, internally tagged or `flatten`ed types | [`Error::Decode`]: serde buffers these types and knows 64 bits there |
 //! | borrowed data such as `&str` | does not compile: a message must own what it holds to be received |
-//! | bytes (`Vec<u8>`) | correct, as a list of numbers: bulk data is better sent as a descriptor |
+//! | bytes (`Vec<u8>`) | correct, as a list of numbers: bulk data is better sent as a [`Blob`] |
 //!
 //! # What it is not
 //!
-//! No Windows, no macOS, no second encoding, no broker, no threads of its own, no files, no
-//! environment but for `WORMHOLE_FD`.
+//! No Windows, no macOS, no second encoding, no broker, no threads of its own, no files but the sockets of
+//! listeners, no environment but `WORMHOLE_FD`.
 
 #![warn(
     clippy::unwrap_used,
@@ -143,10 +153,13 @@
 )]
 
 mod ancillary;
+mod blob;
 mod buffer;
 mod end;
 mod error;
 pub mod fd;
+mod listener;
+mod memfd;
 mod options;
 mod packet;
 pub mod process;
@@ -156,11 +169,14 @@ mod select;
 mod select_macro;
 mod sender;
 mod socket;
+mod socket_file;
 mod spill;
 mod transfer;
 mod wait;
 
+pub use blob::Blob;
 pub use error::{Error, Result};
+pub use listener::{Incoming, Listener};
 pub use options::Options;
 #[doc(inline)]
 pub use process::{Child, ChildEnd, inherit, spawn, spawn_command, spawn_unchecked};
@@ -168,6 +184,7 @@ pub use receiver::{IntoIter, Iter, Receiver, TryIter};
 pub use receiver_set::{Key, ReceiverSet};
 pub use select::{Select, Selected};
 pub use sender::Sender;
+pub use socket::Peer;
 
 /// Makes a channel with the default [`Options`].
 ///

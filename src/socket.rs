@@ -1,6 +1,9 @@
-//! The only file that names rustix's `net`: one packet out, one packet in.
+//! The only module that names rustix's `net`: one packet out, one packet in.
 //!
 //! Everything here is one attempt. Waiting is in `wait.rs`.
+
+mod listen;
+mod peer;
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -19,6 +22,9 @@ use crate::ancillary::Space;
 use crate::error::{Error, Result};
 use crate::packet::MAX_PACKET;
 use crate::process::registry::Registered;
+
+pub(crate) use listen::Address;
+pub use peer::Peer;
 
 /// The most descriptors that one packet carries.
 // KERNEL: `SCM_MAX_FD`, unix(7).
@@ -50,10 +56,7 @@ pub(crate) fn pair(buffer: Option<usize>) -> Result<(Socket, Socket)> {
     if let Some(bytes) = buffer {
         set_buffer(&sending, bytes)?;
     }
-    Ok((
-        Socket(Registered::new(sending)),
-        Socket(Registered::new(receiving)),
-    ))
+    Ok((Socket::new(sending), Socket::new(receiving)))
 }
 
 /// Makes a socket whose peer is gone: who sends or receives on it is told so.
@@ -87,10 +90,14 @@ fn buffer_size(sending: BorrowedFd<'_>) -> Result<usize, Errno> {
 }
 
 impl Socket {
+    fn new(fd: OwnedFd) -> Self {
+        Socket(Registered::new(fd))
+    }
+
     /// Takes over a descriptor that came from elsewhere, after checking what it is.
     pub(crate) fn adopt(fd: OwnedFd) -> Result<Self> {
         Self::check(fd.as_fd())?;
-        Ok(Socket(Registered::new(fd)))
+        Ok(Socket::new(fd))
     }
 
     /// Checks that a descriptor can be an end of a channel.
@@ -133,7 +140,7 @@ impl Socket {
 
     /// Makes a second socket of the same end of the channel.
     pub(crate) fn duplicate(&self) -> Result<Self> {
-        self.duplicate_fd().map(Registered::new).map(Socket)
+        self.duplicate_fd().map(Socket::new)
     }
 
     fn duplicate_fd(&self) -> Result<OwnedFd> {

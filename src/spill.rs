@@ -3,36 +3,19 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::buffer::spare_capacity;
-use rustix::fs::{MemfdFlags, fcntl_get_seals, fstat, memfd_create};
-use rustix::io::{Errno, pread, pwrite, retry_on_intr};
-use rustix::process::{Resource, getrlimit};
+use rustix::fs::{MemfdFlags, fcntl_get_seals, fstat};
+use rustix::io::{Errno, pread, retry_on_intr};
 
 use crate::error::{Error, Result};
+use crate::memfd;
 
 /// Puts `rest` into a fresh memfd.
 pub(crate) fn write(rest: &[u8]) -> Result<OwnedFd> {
     let failed = |errno: Errno| Error::io("put a long message into a memfd", errno);
-    // KERNEL: writing beyond RLIMIT_FSIZE kills the process with SIGXFSZ, in a memfd as well
-    // (`a_file_size_limit_is_an_error_and_no_signal`).
-    if getrlimit(Resource::Fsize)
-        .current
-        .is_some_and(|limit| limit < rest.len() as u64)
-    {
-        return Err(failed(Errno::FBIG));
-    }
-    let memfd = memfd_create("wormhole", MemfdFlags::CLOEXEC).map_err(|errno| {
-        Error::io(
-            "create the memfd (memfd_create) that a long message needs",
-            errno,
-        )
-    })?;
-    let mut written = 0;
-    while let Some(left) = rest.get(written..).filter(|left| !left.is_empty()) {
-        match retry_on_intr(|| pwrite(&memfd, left, written as u64)).map_err(failed)? {
-            0 => return Err(failed(Errno::IO)),
-            count => written += count,
-        }
-    }
+    memfd::check_size(rest.len()).map_err(failed)?;
+    let operation = "create the memfd (memfd_create) that a long message needs";
+    let memfd = memfd::create(operation, MemfdFlags::empty())?;
+    memfd::write(&memfd, rest, 0).map_err(failed)?;
     Ok(memfd)
 }
 

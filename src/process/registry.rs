@@ -97,17 +97,18 @@ impl Numbers {
         })
     }
 
-    /// Puts `dead` in the place of every registered descriptor but those of `keep`, which are all that
-    /// stays registered. For a child that has just been forked.
+    /// Puts `dead` in the place of every registered descriptor but those of `keep`. For a child that has
+    /// just been forked.
     ///
     /// They are not closed: then the next descriptor that is opened could get a number by which some
     /// forgotten value, in a static for instance, still calls its end.
-    pub(crate) fn make_inert(&mut self, keep: Numbers, dead: BorrowedFd<'_>) -> Result<(), Errno> {
+    pub(crate) fn make_inert(&mut self, keep: &Numbers, dead: BorrowedFd<'_>) -> Result<(), Errno> {
         let kept = keep.0.iter().copied().chain(std::iter::repeat(0));
+        let mut strays = Numbers::default();
         for (word, kept) in self.0.iter_mut().zip(kept) {
-            *word &= !kept;
+            strays.0.push(*word & !kept);
+            *word &= kept; // and no more: other descriptors of the arguments are none of ours
         }
-        let strays = std::mem::replace(self, keep);
         strays.iter().try_for_each(|number| replace(number, dead))
     }
 }

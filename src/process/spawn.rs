@@ -132,7 +132,7 @@ where
     child::reap_abandoned(&mut abandoned);
     let mut live = registry::lock();
     let Some(pid) = fork()? else {
-        let ready = live.make_inert(keep, dead.as_fd());
+        let ready = live.make_inert(&keep, dead.as_fd());
         drop(live);
         abandoned.clear();
         drop((abandoned, stdout, dead, results));

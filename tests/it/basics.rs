@@ -343,7 +343,7 @@ fn errors_speak() {
         let words = Sender::<&str>::try_from(tx.as_fd().try_clone_to_owned().unwrap()).unwrap();
         assert_eq!(
             text(rx.try_recv().unwrap_err()),
-            "cannot receive now: the channel is empty"
+            "cannot receive now: nothing is waiting"
         );
         words.send("hi").unwrap();
         assert_eq!(

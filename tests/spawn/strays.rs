@@ -520,3 +520,25 @@ fn a_search_of_the_arguments_does_not_disturb_a_message_that_they_send() {
         assert!(matches!(rx.recv(), Err(Error::Disconnected)));
     });
 }
+
+#[derive(Serialize)]
+struct Fd(#[serde(with = "wormhole::fd")] OwnedFd);
+
+#[test]
+fn a_number_that_the_arguments_brought_may_be_used_again_for_anything() {
+    in_own_process(|| {
+        // In the child, the number of its argument becomes that of a file which its own child needs.
+        let child = spawn(Fd(crate::support::pipe().0.into()), |Fd(fd)| {
+            let number = fd.as_raw_fd();
+            drop(fd);
+            let file = std::fs::File::open("/proc/self/comm").unwrap();
+            assert_eq!(file.as_raw_fd(), number);
+            let grandchild = spawn(number, |number: i32| {
+                std::fs::read_link(format!("/proc/self/fd/{number}")).unwrap()
+            });
+            grandchild.unwrap().join().unwrap()
+        });
+        let link = child.unwrap().join().unwrap();
+        assert!(link.ends_with("comm"), "{}", link.display());
+    });
+}

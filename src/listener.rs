@@ -1,0 +1,374 @@
+//! Channels between processes that are no relatives: one listens at a name, any number connect to it.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::event::PollFlags;
+
+use crate::error::{Error, Result};
+use crate::options::DEFAULT_MAX_MESSAGE_LEN;
+use crate::receiver::Receiver;
+use crate::sender::Sender;
+use crate::socket::{Address, Peer, Socket};
+use crate::socket_file::SocketFile;
+use crate::wait::{Stop, Wait, until_ready};
+
+/// Listens at a name for processes that [`connect`](Sender::connect), each of which becomes a channel.
+///
+/// A name is a path, where a socket file stands for as long as the listener lives. Only processes of the
+/// same user (and root) can connect: the file has mode 0600, less what the umask forbids, from the first
+/// moment. It is removed when the listener is dropped, by the process that bound it and not by one that
+/// inherited a copy in a fork, and only if it still is the same file. If that process is killed a stale
+/// file stays behind; the next `bind` replaces it.
+///
+/// A name that begins with a NUL, such as `"\0my-server"`, is abstract: it has no file, and vanishes with
+/// the listener. **It has no permissions either**: whoever shares the network namespace can connect, so look
+/// at the [`Peer`] that [`accept`](Self::accept) gives.
+///
+/// Both kinds of name have at most 107 bytes.
+///
+/// A listener that was inherited in a fork accepts as well: each client reaches one of the two. Clients that
+/// nobody has accepted when the last copy is closed see [`Error::Disconnected`].
+///
+/// # Examples
+///
+/// ```
+/// use wormhole::{Error, Listener, Sender};
+///
+/// let directory = tempfile::tempdir()?;
+/// let path = directory.path().join("greetings");
+/// let listener = Listener::<String>::bind(&path)?;
+///
+/// // Usually in another process.
+/// let tx = Sender::<String>::connect(&path)?;
+/// tx.send("hello".to_owned())?;
+/// drop(tx);
+///
+/// let (rx, peer) = listener.accept()?;
+/// assert_eq!(peer.pid, Some(std::process::id()));
+/// assert_eq!(rx.recv()?, "hello");
+/// assert!(matches!(rx.recv(), Err(Error::Disconnected)));
+///
+/// drop(listener);
+/// assert!(!path.exists());
+/// let error = Sender::<String>::connect(&path).unwrap_err();
+/// assert!(matches!(error, Error::Address { source, .. }
+///     if source.kind() == std::io::ErrorKind::NotFound));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Listener<T> {
+    file: Option<SocketFile>,
+    socket: Socket,
+    message: PhantomData<fn() -> T>,
+}
+
+impl<T> Listener<T> {
+    /// Starts to listen at a path, or at an abstract name, which is one that begins with a NUL.
+    ///
+    /// Never blocks. `Ok` means that clients can connect, even before the first `accept`: as many as
+    /// `net.core.somaxconn` says, usually 4,096, can wait.
+    ///
+    /// A socket file that no process has open any more is replaced. That is safe while other processes do
+    /// the same: one of them gets the name, for the others it is in use. It needs a lock file beside the socket
+    /// file for that moment, with the ending `.wormhole-lock`.
+    ///
+    /// # Errors
+    ///
+    /// Nothing has changed:
+    ///
+    /// - [`Error::Address`], which names the path and whose source says why: a process listens there
+    ///   (`AddrInUse`), a file is there that is not a socket (`AlreadyExists`), there is no such directory
+    ///   (`NotFound`), it may not be written to (`PermissionDenied`), the name is empty or has more than 107
+    ///   bytes (`InvalidInput`), or the process is out of descriptors.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::ErrorKind;
+    /// use wormhole::{Error, Listener};
+    ///
+    /// let directory = tempfile::tempdir()?;
+    /// let path = directory.path().join("server");
+    /// let first = Listener::<u32>::bind(&path)?;
+    ///
+    /// let error = Listener::<u32>::bind(&path).unwrap_err();
+    /// assert!(matches!(error, Error::Address { source, .. } if source.kind() == ErrorKind::AddrInUse));
+    ///
+    /// drop(first);
+    /// Listener::<u32>::bind(&path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn bind(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let address = Address::new(path)?;
+        let failed = |errno| address.error("listen at", errno);
+        let socket = Socket::unbound().map_err(failed)?;
+        let file = if address.is_abstract() {
+            socket.bind(&address).map_err(failed)?;
+            None
+        } else {
+            Some(SocketFile::bind(&socket, &address, path)?)
+        };
+        if let Err(errno) = socket.listen() {
+            file.inspect(SocketFile::remove);
+            return Err(failed(errno));
+        }
+        Ok(Listener {
+            file,
+            socket,
+            message: PhantomData,
+        })
+    }
+
+    /// Accepts the next client: gives the receiving end of its channel, and who it is.
+    ///
+    /// Blocks until one connects. That a client connected does not mean that it sends anything, or that it is
+    /// still there: a receiver whose client has left gives what was sent and then
+    /// [`Error::Disconnected`]. Each client has a channel of its own, so one that is silent, or
+    /// sends garbage, stops no other. The receiver has the default
+    /// [`max_message_len`](crate::Options::max_message_len).
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Io`]: the kernel refused. If that was because the process is out of descriptors, the client
+    ///   keeps waiting and the next call tries again. It cannot be expected to fare better before some
+    ///   descriptor has been closed.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use wormhole::{Error, Listener, Sender};
+    ///
+    /// let name = format!("\0wormhole {}", std::process::id());
+    /// let listener = Listener::<u32>::bind(&name)?;
+    /// let tx = Sender::<u32>::connect(&name)?;
+    /// tx.send(1)?;
+    ///
+    /// let (rx, _peer) = listener.accept()?;
+    /// assert_eq!(rx.recv()?, 1);
+    /// drop(rx);
+    /// assert!(matches!(tx.send(2), Err(Error::Disconnected)));
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn accept(&self) -> Result<(Receiver<T>, Peer)> {
+        self.accept_within(Wait::Forever)
+    }
+
+    /// Accepts a client if one is waiting. Never blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Empty`] when none is waiting, otherwise as [`accept`](Self::accept).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use wormhole::{Error, Listener, Sender};
+    ///
+    /// let name = format!("\0wormhole {}", std::process::id());
+    /// let listener = Listener::<u32>::bind(&name)?;
+    /// assert!(matches!(listener.try_accept(), Err(Error::Empty)));
+    /// let _tx = Sender::<u32>::connect(&name)?;
+    /// let (rx, _peer) = listener.try_accept()?;
+    /// assert!(matches!(rx.try_recv(), Err(Error::Empty)));
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn try_accept(&self) -> Result<(Receiver<T>, Peer)> {
+        self.accept_within(Wait::Never)
+    }
+
+    /// Accepts the next client, waiting for at most `timeout`.
+    ///
+    /// The timeout is a deadline, counted from the call. Zero tries once.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TimedOut`] when none connected in time, otherwise as [`accept`](Self::accept).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use wormhole::{Error, Listener, Sender};
+    ///
+    /// let name = format!("\0wormhole {}", std::process::id());
+    /// let listener = Listener::<u32>::bind(&name)?;
+    /// let late = listener.accept_timeout(Duration::from_millis(10));
+    /// assert!(matches!(late, Err(Error::TimedOut)));
+    /// let _tx = Sender::<u32>::connect(&name)?;
+    /// listener.accept_timeout(Duration::from_millis(10))?;
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn accept_timeout(&self, timeout: Duration) -> Result<(Receiver<T>, Peer)> {
+        self.accept_within(Wait::at_most(timeout))
+    }
+
+    /// Iterates over the clients, blocking for each as [`accept`](Self::accept) does.
+    ///
+    /// Never ends. Errors are items; a loop that goes on after one should first do something about it, or it
+    /// will see it again at once.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use wormhole::{Error, Listener, Sender};
+    ///
+    /// let name = format!("\0wormhole {}", std::process::id());
+    /// let listener = Listener::<u32>::bind(&name)?;
+    /// for number in 0..2 {
+    ///     Sender::connect(&name)?.send(number)?;
+    /// }
+    /// for (number, client) in (0..2).zip(&listener) {
+    ///     let (rx, _peer) = client?;
+    ///     assert_eq!(rx.recv()?, number);
+    ///     assert!(matches!(rx.recv(), Err(Error::Disconnected)));
+    /// }
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn incoming(&self) -> Incoming<'_, T> {
+        Incoming { listener: self }
+    }
+
+    fn accept_within(&self, wait: Wait) -> Result<(Receiver<T>, Peer)> {
+        let accepted = until_ready(&self.socket, PollFlags::IN, wait, |_| self.socket.accept());
+        match accepted {
+            Ok((socket, peer)) => {
+                let receiver = Receiver::new(Arc::new(socket), DEFAULT_MAX_MESSAGE_LEN);
+                Ok((receiver, peer))
+            }
+            Err(Stop::WouldBlock) => Err(Error::Empty),
+            Err(Stop::TimedOut) => Err(Error::TimedOut),
+            Err(Stop::Failed(errno)) => Err(Error::io("accept a client", errno)),
+        }
+    }
+}
+
+impl<T> Drop for Listener<T> {
+    fn drop(&mut self) {
+        if let Some(file) = &self.file {
+            if self.socket.listens_for_this_process() {
+                file.remove();
+            }
+        }
+    }
+}
+
+/// For polling: readable when a client is waiting. Unlike those of channel ends this descriptor does not
+/// block, because `accept` has no flag for a single call.
+impl<T> AsFd for Listener<T> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl<T> fmt::Debug for Listener<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Listener")
+            .field("fd", &self.as_fd().as_raw_fd())
+            .field("file", &self.file)
+            .finish()
+    }
+}
+
+/// Blocking iterator over the clients of a listener: [`Listener::incoming`].
+#[derive(Clone, Debug)]
+pub struct Incoming<'a, T> {
+    listener: &'a Listener<T>,
+}
+
+impl<T> Iterator for Incoming<'_, T> {
+    type Item = Result<(Receiver<T>, Peer)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        Some(self.listener.accept())
+    }
+}
+
+impl<'a, T> IntoIterator for &'a Listener<T> {
+    type Item = Result<(Receiver<T>, Peer)>;
+    type IntoIter = Incoming<'a, T>;
+
+    fn into_iter(self) -> Incoming<'a, T> {
+        self.incoming()
+    }
+}
+
+impl<T> Sender<T> {
+    /// Connects to the [`Listener`] at a path, or at an abstract name, which is one that begins with a NUL.
+    ///
+    /// Does not wait to be accepted: `Ok` means that messages can be sent, and that they will be received if
+    /// the listener accepts. Blocks only while more clients than the kernel has room for, usually 4,096,
+    /// wait to be accepted; see [`connect_timeout`](Self::connect_timeout).
+    ///
+    /// The sender is like that of any channel, and can be cloned, inherited and sent. Who sends through it
+    /// later is unknown to the receiver, which learns who connected.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Address`], which names the path and whose source says why: nobody has listened there
+    ///   (`NotFound`), nobody does any more (`ConnectionRefused`), the file belongs to another user
+    ///   (`PermissionDenied`), the name is empty or has more than 107 bytes (`InvalidInput`), a
+    ///   socket of another type listens there (`EPROTOTYPE`), or the process is out of descriptors.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::ErrorKind;
+    /// use wormhole::{Error, Listener, Sender};
+    ///
+    /// let directory = tempfile::tempdir()?;
+    /// let path = directory.path().join("server");
+    /// let error = Sender::<u32>::connect(&path).unwrap_err();
+    /// assert!(matches!(error, Error::Address { source, .. } if source.kind() == ErrorKind::NotFound));
+    ///
+    /// let listener = Listener::<u32>::bind(&path)?;
+    /// let tx = Sender::<u32>::connect(&path)?;
+    /// tx.send(5)?;
+    /// assert_eq!(listener.accept()?.0.recv()?, 5);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn connect(path: impl AsRef<Path>) -> Result<Self> {
+        Self::connect_within(path.as_ref(), Wait::Forever)
+    }
+
+    /// Connects as [`connect`](Self::connect) does, waiting for at most `timeout` while too many others wait
+    /// to be accepted.
+    ///
+    /// The timeout is a deadline, counted from the call. It is rounded up to the kernel's clock tick, some
+    /// milliseconds; zero waits for one. It does not wait for a listener: when there is none, this fails at once.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TimedOut`] when there was no room in time, otherwise as [`connect`](Self::connect).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use wormhole::{Error, Listener, Sender};
+    ///
+    /// let name = format!("\0wormhole {}", std::process::id());
+    /// let timeout = Duration::from_millis(10);
+    /// let error = Sender::<u32>::connect_timeout(&name, timeout).unwrap_err();
+    /// assert!(error.to_string().starts_with("cannot connect to `@wormhole "));
+    ///
+    /// let listener = Listener::<u32>::bind(&name)?;
+    /// let tx = Sender::<u32>::connect_timeout(&name, timeout)?;
+    /// tx.send(5)?;
+    /// assert_eq!(listener.accept()?.0.recv()?, 5);
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn connect_timeout(path: impl AsRef<Path>, timeout: Duration) -> Result<Self> {
+        Self::connect_within(path.as_ref(), Wait::at_most(timeout))
+    }
+
+    fn connect_within(path: &Path, wait: Wait) -> Result<Self> {
+        let address = Address::new(path)?;
+        let socket = Socket::connect(&address, wait)?;
+        Ok(Sender::new(Arc::new(socket), DEFAULT_MAX_MESSAGE_LEN))
+    }
+}
