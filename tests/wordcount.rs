@@ -4,9 +4,11 @@ use std::env;
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
+use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -523,12 +525,8 @@ impl Fifo {
     /// Waits until a worker that is not in `dead` reads the FIFO.
     fn reader(&self, running: &Running, dead: &[Pid]) -> Pid {
         eventually("worker that reads the FIFO", || {
-            let readers = children(running.pid()).into_iter().filter(|worker| {
-                let fds = fs::read_dir(format!("/proc/{worker}/fd"));
-                let mut fds = fds.into_iter().flatten().flatten();
-                fds.any(|fd| fs::read_link(fd.path()).is_ok_and(|path| path == self.path))
-            });
-            readers.into_iter().find(|worker| !dead.contains(worker))
+            let mut workers = children(running.pid()).into_iter();
+            workers.find(|worker| !dead.contains(worker) && has_open(*worker, &self.path))
         })
     }
 
@@ -559,12 +557,20 @@ fn children(parent: Pid) -> Vec<Pid> {
     pids.map(Pid::from_raw).collect()
 }
 
-/// Whether some thread of the process waits in this system call.
-fn is_in_call(process: Pid, call: libc::c_long) -> bool {
+fn has_open(process: Pid, path: &Path) -> bool {
+    let fds = fs::read_dir(format!("/proc/{process}/fd"));
+    let mut fds = fds.into_iter().flatten().flatten(); // none: it has ended
+    fds.any(|fd| fs::read_link(fd.path()).is_ok_and(|target| target == path))
+}
+
+/// Whether all threads of the process wait for something.
+fn is_asleep(process: Pid) -> bool {
     let threads = fs::read_dir(format!("/proc/{process}/task")).unwrap();
-    threads.flatten().any(|thread| {
-        let waits_in = fs::read_to_string(thread.path().join("syscall")).unwrap_or_default();
-        waits_in.split(' ').next() == Some(&call.to_string())
+    threads.flatten().all(|thread| {
+        let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        // "ID (name) S ..."
+        let state = stat.rsplit_once(") ").map(|(_, state)| state);
+        state.is_some_and(|state| state.starts_with('S'))
     })
 }
 
@@ -653,9 +659,11 @@ fn jobs_that_are_done_are_not_taken_for_lost() {
     waitid(Id::Pid(running.pid()), either).unwrap();
     let stopped = Instant::now();
     for (fifo, reader) in fifos.into_iter().zip(readers) {
+        let path = fifo.path.clone();
         fifo.finish("a\n");
-        let waits = || is_in_call(reader, libc::SYS_recvmsg).then_some(());
-        eventually("worker that has answered", waits);
+        // When it is done with the file, what it waits for next is a job.
+        let has_answered = || (!has_open(reader, &path) && is_asleep(reader)).then_some(());
+        eventually("answer", has_answered);
     }
     // It is long ago then that the parent has looked last, so it does after the first answer.
     let long = || (stopped.elapsed() > Duration::from_millis(100)).then_some(());
@@ -859,15 +867,12 @@ fn start_sandboxed(jobs: Receiver<Job>, answers: Sender<Answer>) -> Running {
     running
 }
 
-/// Sends a file with this text, and gives the other end of its lifeline.
-fn send_job(jobs: &Sender<Job>, index: usize, text: &str) -> Receiver<()> {
-    let mut file = tempfile::tempfile().unwrap();
-    file.write_all(text.as_bytes()).unwrap();
-    file.rewind().unwrap();
+/// Sends a job, and gives the other end of its lifeline.
+fn send_job(jobs: &Sender<Job>, index: usize, file: impl Into<OwnedFd>) -> Receiver<()> {
     let (lifeline, watch) = channel().unwrap();
     let job = Job {
         index,
-        file,
+        file: file.into().into(),
         lifeline,
     };
     jobs.send(job).unwrap();
@@ -884,7 +889,10 @@ fn workers_open_nothing() {
     let (reply, answers) = channel().unwrap();
     let running = start_sandboxed(job_queue, reply);
     for (index, text) in ["one two\n", "", "three"].iter().enumerate() {
-        let lifeline = send_job(&jobs, index, text);
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        file.rewind().unwrap();
+        let lifeline = send_job(&jobs, index, file);
         let answer = answers.recv_timeout(DEADLINE);
         let Ok(Answer { index: of, counts }) = answer else {
             panic!("{answer:?}, {}", running.finish().stderr);
@@ -915,10 +923,13 @@ fn workers_answer_before_they_let_go_of_the_lifeline() {
     };
     while reply.try_send(&full).is_ok() {}
     let running = start_sandboxed(job_queue, reply);
-    let lifeline = send_job(&jobs, 0, "");
-    // There is no room for the answer, and nothing to tell when the worker is stuck with it.
-    eventually("worker that sends", || {
-        is_in_call(running.pid(), libc::SYS_ppoll).then_some(())
+    let (mut here, there) = UnixStream::pair().unwrap();
+    let lifeline = send_job(&jobs, 0, there);
+    here.shutdown(Shutdown::Write).unwrap();
+    // The worker comes to the end of its file, closes it, and is stuck: there is no room for the answer.
+    assert_eq!(here.read(&mut [0]).unwrap(), 0);
+    eventually("worker that waits", || {
+        is_asleep(running.pid()).then_some(())
     });
     assert!(matches!(lifeline.try_recv(), Err(Error::Empty)));
     while answers.recv_timeout(DEADLINE).unwrap().index != 0 {}
