@@ -40,7 +40,8 @@ use crate::socket;
 ///   [`spawn_command`](crate::spawn_command).
 /// - [`Error::Encode`]: `args` cannot be written as JSON.
 /// - [`Error::Io`]: the kernel refused to fork, for lack of memory or because of `RLIMIT_NPROC`; or this process is
-///   out of descriptors; or there is neither `/proc` nor another way to count its threads.
+///   out of descriptors; or there is neither `/proc` nor another way to count its threads. Where the kernel
+///   has no pidfds (Linux before 5.4) the child has begun by then, and is killed.
 ///
 /// # Examples
 ///
