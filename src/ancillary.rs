@@ -1,8 +1,9 @@
-//! Room for the ancillary data of a received packet, and the descriptors in it that nobody asked for.
+//! The ancillary data of a received packet: its descriptors, and what nobody asked for.
 //!
-//! Whoever shares a receiving socket can set `SO_PASSPIDFD` on it, before handing it over for example. From
-//! then on the kernel opens a descriptor of the sending process with every packet that is received.
-//! rustix passes over control messages that it does not know, so these would stay open for ever.
+//! Whoever shares a receiving socket can set options on it, before handing it over for example, that
+//! make the kernel add things to every packet. With `SO_PASSPIDFD` that is a descriptor of the sending
+//! process, which rustix passes over, so that it would stay open for ever; with `SO_PASSCRED` it is a process
+//! id that may be 0, which rustix's type for it cannot hold. Hence a walk of our own.
 
 #![allow(unsafe_code, reason = "received descriptors are numbers in a buffer")]
 
@@ -15,8 +16,9 @@ use crate::socket::MAX_FDS;
 /// (`SO_PASSCRED`, `SO_PASSSEC`, `SO_PASSPIDFD`), which must not push out descriptors.
 const SIZE: usize = rustix::cmsg_space!(ScmRights(MAX_FDS), ScmCredentials(1)) + 320;
 
-// KERNEL: include/linux/socket.h, since Linux 6.5.
+// KERNEL: the numbers of include/linux/socket.h, the same on all architectures; pidfds since Linux 6.5.
 const SOL_SOCKET: i32 = 1;
+const SCM_RIGHTS: i32 = 1;
 const SCM_PIDFD: i32 = 4;
 
 /// A buffer for ancillary data, aligned as control messages are, and zero where the kernel has not written.
@@ -32,40 +34,87 @@ impl Space {
         &mut self.0
     }
 
-    /// Closes the pidfds that came with a packet. To be called once, after the packet's own descriptors
-    /// have been taken.
-    pub(crate) fn close_pidfds(self) {
+    /// Hands the descriptors that a packet carries to `take`, and closes those that the kernel has added.
+    /// To be called once, after a receive that succeeded.
+    pub(crate) fn unpack(self, mut take: impl FnMut(OwnedFd)) {
         // SAFETY: every byte was initialized by `new`, and since then only overwritten.
         let bytes = self.0.map(|byte| unsafe { byte.assume_init() });
-        pidfds(&bytes, |fd| {
+        walk(&bytes, |kind, number| {
+            // KERNEL: a negative number stands for the error that kept the kernel from opening a pidfd.
+            if number < 0 || (kind != SCM_RIGHTS && kind != SCM_PIDFD) {
+                return;
+            }
             // SAFETY: the kernel has opened it for this process with this packet, nobody else knows it.
-            drop(unsafe { OwnedFd::from_raw_fd(fd) });
+            let fd = unsafe { OwnedFd::from_raw_fd(number) };
+            if kind == SCM_RIGHTS {
+                take(fd);
+            }
         });
     }
 }
 
-/// Walks over control messages, cmsg(3), up to the first of length zero.
-fn pidfds(mut bytes: &[u8], mut found: impl FnMut(RawFd)) {
-    const WORD: usize = size_of::<usize>();
-    while let Some((len, rest)) = bytes.split_first_chunk::<WORD>() {
+/// Walks over control messages, cmsg(3), up to the first of length zero. Gives the type of each, and each
+/// number in it.
+fn walk(mut bytes: &[u8], mut found: impl FnMut(i32, RawFd)) {
+    const HEADER: usize = size_of::<usize>() + 8;
+    while let Some((len, rest)) = bytes.split_first_chunk() {
         let len = usize::from_ne_bytes(*len);
-        let Some(payload) = len.checked_sub(WORD + 8) else {
+        if len < HEADER {
             return;
-        };
-        let mut numbers = rest.chunks_exact(4).map(|number| {
-            number
-                .first_chunk()
-                .map_or(-1, |number| i32::from_ne_bytes(*number))
-        });
-        let kind = (numbers.next(), numbers.next());
-        if kind == (Some(SOL_SOCKET), Some(SCM_PIDFD)) && payload >= 4 {
-            // KERNEL: a negative number stands for the error that kept the kernel from opening one.
-            numbers
-                .next()
-                .filter(|&fd| fd >= 0)
-                .into_iter()
-                .for_each(&mut found);
         }
-        bytes = bytes.get(len.next_multiple_of(WORD)..).unwrap_or_default();
+        let mut numbers = rest
+            .chunks_exact(4)
+            .filter_map(|number| number.first_chunk())
+            .map(|number| i32::from_ne_bytes(*number));
+        if let (Some(SOL_SOCKET), Some(kind)) = (numbers.next(), numbers.next()) {
+            let count = (len - HEADER) / 4;
+            numbers.take(count).for_each(|number| found(kind, number));
+        }
+        let padded = len.checked_next_multiple_of(size_of::<usize>());
+        bytes = padded.and_then(|len| bytes.get(len..)).unwrap_or_default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A control message, padded as the kernel pads it.
+    fn control(level: i32, kind: i32, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = (size_of::<usize>() + 8 + payload.len())
+            .to_ne_bytes()
+            .to_vec();
+        bytes.extend(level.to_ne_bytes());
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend(payload);
+        bytes.resize(bytes.len().next_multiple_of(size_of::<usize>()), 0);
+        bytes
+    }
+
+    #[test]
+    fn control_messages_of_all_kinds_and_lengths_are_walked_over() {
+        let numbers = |numbers: &[i32]| -> Vec<u8> {
+            numbers
+                .iter()
+                .flat_map(|number| number.to_ne_bytes())
+                .collect()
+        };
+        let bytes = [
+            control(SOL_SOCKET, 2, &numbers(&[0, 7, 8])),
+            control(SOL_SOCKET, SCM_PIDFD, &numbers(&[9])),
+            control(SOL_SOCKET, 3, b"label\0"),
+            control(41, SCM_RIGHTS, &numbers(&[10])),
+            control(SOL_SOCKET, SCM_RIGHTS, &numbers(&[11, 12, 13])),
+            vec![0; 100],
+        ]
+        .concat();
+        let mut seen = Vec::new();
+        walk(&bytes, |kind, number| seen.push((kind, number)));
+        seen.retain(|(kind, _)| [SCM_RIGHTS, SCM_PIDFD].contains(kind));
+        assert_eq!(seen, [(4, 9), (1, 11), (1, 12), (1, 13)]);
+        for len in 0..bytes.len() {
+            walk(bytes.get(..len).unwrap(), |_, _| {}); // cut anywhere: no panic
+        }
+        walk(&[0xff; 100], |_, _| {});
     }
 }

@@ -2,11 +2,11 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
-use rustix::buffer::spare_capacity;
-use rustix::event::{PollFlags, epoll};
+use rustix::event::{PollFlags, Timespec, epoll};
 use rustix::io::Errno;
 use serde::de::DeserializeOwned;
 
@@ -56,7 +56,6 @@ pub struct ReceiverSet<T> {
     next_key: u64,
     /// Those that the kernel has told of and whose turn has not come.
     turns: VecDeque<Key>,
-    events: Vec<epoll::Event>,
 }
 
 /// Names a receiver of a [`ReceiverSet`]. Keys are not used again within a set.
@@ -77,7 +76,6 @@ impl<T> ReceiverSet<T> {
             receivers: HashMap::new(),
             next_key: 0,
             turns: VecDeque::new(),
-            events: Vec::with_capacity(BATCH),
         })
     }
 
@@ -197,28 +195,24 @@ impl<T: DeserializeOwned> ReceiverSet<T> {
 
     /// Waits until the kernel knows of messages, and gives their receivers a turn.
     fn look(&mut self, wait: Wait) -> Result<()> {
-        let events = &mut self.events;
+        let turns = &mut self.turns;
         let looked = until_ready(&self.epoll, PollFlags::IN, wait, |may_block| {
-            events.clear();
-            let now = (!may_block).then_some(rustix::event::Timespec::default());
-            match epoll::wait(&self.epoll, spare_capacity(events), now.as_ref())? {
-                0 => Err(Errno::AGAIN),
-                _ => Ok(()),
+            let now = (!may_block).then_some(Timespec::default());
+            let mut events = [MaybeUninit::uninit(); BATCH];
+            let (events, _) = epoll::wait(&self.epoll, &mut events, now.as_ref())?;
+            // KERNEL: what is still readable goes to the end of the kernel's list, so all get their
+            // turn (`a_set_lets_all_receivers_take_turns`).
+            turns.extend(events.iter().map(|event| Key(event.data.u64())));
+            if events.is_empty() {
+                return Err(Errno::AGAIN);
             }
+            Ok(())
         });
-        match looked {
-            Ok(()) => {}
-            Err(Stop::WouldBlock) => return Err(Error::Empty),
-            Err(Stop::TimedOut) => return Err(Error::TimedOut),
-            Err(Stop::Failed(errno)) => {
-                return Err(Error::io("wait for a set of receivers", errno));
-            }
-        }
-        // KERNEL: what is still readable goes to the end of the kernel's list, so all get their turn
-        // (`a_set_lets_all_receivers_take_turns`).
-        self.turns
-            .extend(self.events.iter().map(|event| Key(event.data.u64())));
-        Ok(())
+        looked.map_err(|stop| match stop {
+            Stop::WouldBlock => Error::Empty,
+            Stop::TimedOut => Error::TimedOut,
+            Stop::Failed(errno) => Error::io("wait for a set of receivers", errno),
+        })
     }
 }
 

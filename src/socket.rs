@@ -13,9 +13,9 @@ use std::sync::Arc;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, ioctl_fionread, retry_on_intr};
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
-    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, SocketFlags, SocketType,
-    getpeername, recvmsg, sendmsg, shutdown, socketpair, sockopt,
+    AddressFamily, RecvAncillaryBuffer, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, Shutdown, SocketFlags, SocketType, getpeername, recvmsg,
+    sendmsg, shutdown, socketpair, sockopt,
 };
 
 use crate::ancillary::Space;
@@ -196,16 +196,13 @@ impl Socket {
                 received => break received?,
             }
         };
-        let mut bare = true;
-        for control in ancillary.drain() {
-            if let RecvAncillaryMessage::ScmRights(fds) = control {
-                bare = false;
-                fds.for_each(&mut take);
-            }
-        }
-        // Drained, so there is nothing to drop. Its drop would look for messages in the padding.
+        // Nothing is left for it to do: `unpack` takes the descriptors out of its buffer.
         std::mem::forget(ancillary);
-        space.close_pidfds();
+        let mut bare = true;
+        space.unpack(|fd| {
+            bare = false;
+            take(fd);
+        });
         let lost = message.flags.contains(ReturnFlags::CTRUNC);
         if message.bytes == 0 && bare && !lost && self.is_at_end()? {
             return Ok(Received::End);

@@ -8,7 +8,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use wormhole::{Error, Options, Receiver, Sender, channel};
+use wormhole::{
+    Blob, Child, Error, Listener, Options, Receiver, ReceiverSet, Select, Sender, channel,
+};
 
 use crate::support::{in_own_process, pipe};
 
@@ -326,6 +328,11 @@ fn ends_are_send_and_sync_whatever_the_message() {
     check::<Receiver<*mut u8>>();
     check::<Error>();
     check::<Options>();
+    check::<ReceiverSet<*mut u8>>();
+    check::<Select<'_>>();
+    check::<Listener<*mut u8>>();
+    check::<Blob>();
+    check::<Child<u8>>();
 }
 
 #[test]
