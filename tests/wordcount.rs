@@ -811,7 +811,7 @@ fn a_lack_of_descriptors_costs_single_files() {
     let row = |path: &PathBuf| format!(" 1  1  2 {}", path.display());
     let mut counted = Vec::new();
     let too_many = "Too many open files (os error 24)";
-    for limit in 6..=24 {
+    for limit in 6..=32 {
         let script = format!("ulimit -n {limit} && exec \"$@\"");
         let mut shell = command("sh");
         shell
@@ -821,9 +821,12 @@ fn a_lack_of_descriptors_costs_single_files() {
         let rows = lines(&finished.stdout);
         let reports: Vec<_> = finished.stderr.lines().collect();
         if rows.is_empty() {
-            // Not even enough for the two channels.
-            let reason = format!("wordcount: cannot create a socket pair: {too_many}");
-            assert_eq!(reports, [reason]);
+            // Not even enough for the channels and the workers.
+            let [report] = reports[..] else {
+                panic!("{reports:?}");
+            };
+            assert!(report.starts_with("wordcount: cannot "), "{report}");
+            assert!(report.ends_with(too_many), "{report}");
             assert_eq!(finished.status.code(), Some(1));
             continue;
         }
@@ -839,7 +842,7 @@ fn a_lack_of_descriptors_costs_single_files() {
         assert_eq!(finished.status.code(), Some(i32::from(!bad.is_empty())));
         counted.push(good.len());
     }
-    assert_eq!((counted[0], counted.pop()), (0, Some(40)), "{counted:?}");
+    assert!(counted[0] < 40 && counted.pop() == Some(40), "{counted:?}");
 }
 
 // The sandbox.

@@ -1,6 +1,6 @@
 //! Counts lines, words and bytes, as `wc` does, in several processes.
 //!
-//! The parent walks the directories and opens the files. The workers are forks of it; they share one
+//! The parent walks the directories and opens the files. It spawns the workers; they share one
 //! channel of jobs, each of which carries an open file, and answer on another one. A worker that dies
 //! is replaced, and its file is counted by another.
 

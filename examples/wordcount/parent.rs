@@ -31,11 +31,12 @@ pub(crate) fn count(paths: &[PathBuf], workers: usize) -> Result<Results, Box<dy
     let (jobs, job_queue) = channel()?;
     let (reply, answers) = channel()?;
     let mut pool = Pool::new(workers.min(paths.len()), job_queue, reply);
-    let mut parent = pool.fill(Parent {
+    pool.fill()?;
+    let mut parent = Parent {
         jobs: Jobs::new(paths, jobs),
         answers,
         results: Results::new(),
-    })?;
+    };
     // One job in work and one waiting for each worker, but never more than a channel holds: else this
     // process could block in sending jobs while all workers block in sending answers.
     let limit = workers.saturating_mul(2).min(256);
@@ -57,7 +58,7 @@ pub(crate) fn count(paths: &[PathBuf], workers: usize) -> Result<Results, Box<dy
         bar.set_position(parent.results.len() as u64);
         if checked.elapsed() >= TICK {
             pool.reap(&bar);
-            parent = pool.fill(parent)?;
+            pool.fill()?;
             parent.recover()?;
             checked = Instant::now();
         }
