@@ -28,7 +28,6 @@ use proptest::collection::vec;
 use proptest::sample::select;
 use proptest::test_runner::{Config, TestRunner};
 use rustix::process::{PidfdFlags, Resource, Rlimit, pidfd_open, pidfd_send_signal, prlimit};
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch, apply_filter};
 use tempfile::TempDir;
 use wormhole::{Error, Receiver, Sender, channel};
 
@@ -957,14 +956,7 @@ fn work_in_a_sandbox() {
         libc::SYS_openat2,
         libc::SYS_open_by_handle_at,
     ];
-    let filter = SeccompFilter::new(
-        denied.map(|call| (call, vec![])).into(),
-        SeccompAction::Allow,
-        SeccompAction::Errno(libc::EPERM.unsigned_abs()),
-        TargetArch::try_from(env::consts::ARCH).unwrap(),
-    );
-    let filter = BpfProgram::try_from(filter.unwrap()).unwrap();
-    apply_filter(&filter).unwrap();
+    support::deny(denied);
     let opened = File::open("/dev/null");
     assert_eq!(opened.unwrap_err().raw_os_error(), Some(libc::EPERM));
     worker::run(&jobs, &answers).unwrap();

@@ -307,8 +307,8 @@ impl Process {
         if let Some(end) = &self.end {
             return Ok(end.clone());
         }
-        let reaped = until_ready(&*self.pidfd, PollFlags::IN, wait, |_| {
-            reap(&self.pidfd)?.ok_or(Errno::AGAIN)
+        let reaped = until_ready(&*self.pidfd, PollFlags::IN, wait, |may_block| {
+            reap(&self.pidfd, may_block)?.ok_or(Errno::AGAIN)
         });
         match reaped {
             Ok(end) => Ok(self.end.insert(end).clone()),
@@ -321,15 +321,16 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        if self.end.is_none() && matches!(reap(&self.pidfd), Ok(None)) {
+        if self.end.is_none() && matches!(reap(&self.pidfd, false), Ok(None)) {
             abandoned().push(Arc::clone(&self.pidfd));
         }
     }
 }
 
-/// Takes the exit status of a child that has ended.
-fn reap(pidfd: &Registered) -> Result<Option<ChildEnd>, Errno> {
-    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+/// Takes the exit status of a child that has ended, and waits for the end if it `may_block`.
+fn reap(pidfd: &Registered, may_block: bool) -> Result<Option<ChildEnd>, Errno> {
+    let mut options = WaitIdOptions::EXITED;
+    options.set(WaitIdOptions::NOHANG, !may_block);
     match retry_on_intr(|| waitid(WaitId::PidFd(pidfd.as_fd()), options)) {
         Ok(status) => Ok(status.map(ChildEnd::from)),
         Err(Errno::CHILD) => Ok(Some(ChildEnd::Unknown)),
@@ -347,5 +348,5 @@ pub(super) fn abandoned() -> MutexGuard<'static, Vec<Arc<Registered>>> {
 
 /// Reaps those of the abandoned that have ended.
 pub(super) fn reap_abandoned(abandoned: &mut Vec<Arc<Registered>>) {
-    abandoned.retain(|pidfd| matches!(reap(pidfd), Ok(None)));
+    abandoned.retain(|pidfd| matches!(reap(pidfd, false), Ok(None)));
 }

@@ -97,17 +97,26 @@ impl Numbers {
         })
     }
 
+    /// Whether there is any number that is not in `keep`.
+    pub(crate) fn exceeds(&self, keep: &Numbers) -> bool {
+        self.beyond(keep).any(|word| word != 0)
+    }
+
+    /// Word by word, those that are not in `keep`.
+    fn beyond(&self, keep: &Numbers) -> impl Iterator<Item = u64> {
+        let kept = keep.0.iter().copied().chain(std::iter::repeat(0));
+        self.0.iter().zip(kept).map(|(word, kept)| word & !kept)
+    }
+
     /// Puts `dead` in the place of every registered descriptor but those of `keep`. For a child that has
     /// just been forked.
     ///
     /// They are not closed: then the next descriptor that is opened could get a number by which some
     /// forgotten value, in a static for instance, still calls its end.
     pub(crate) fn make_inert(&mut self, keep: &Numbers, dead: BorrowedFd<'_>) -> Result<(), Errno> {
-        let kept = keep.0.iter().copied().chain(std::iter::repeat(0));
-        let mut strays = Numbers::default();
-        for (word, kept) in self.0.iter_mut().zip(kept) {
-            strays.0.push(*word & !kept);
-            *word &= kept; // and no more: other descriptors of the arguments are none of ours
+        let strays = Numbers(self.beyond(keep).collect());
+        for (word, stray) in self.0.iter_mut().zip(&strays.0) {
+            *word &= !stray; // what is left is ours: other descriptors of the arguments are not
         }
         strays.iter().try_for_each(|number| replace(number, dead))
     }

@@ -123,8 +123,9 @@ where
 {
     let mut keep = survey::detach(&args)?;
     let (result, results) = crate::channel::<Delivery<R>>()?;
+    // The child drops its copy of `results` by itself.
     keep.insert(result.as_fd().as_raw_fd());
-    let dead = socket::dead()?;
+    keep.insert(results.as_fd().as_raw_fd());
 
     // What the child needs to lock as well is locked by this thread during the fork, so by no other.
     let mut stdout = io::stdout().lock();
@@ -132,8 +133,14 @@ where
     let mut abandoned = child::abandoned();
     child::reap_abandoned(&mut abandoned);
     let mut live = registry::lock();
+    let dead = match live.exceeds(&keep) {
+        true => Some(socket::dead()?),
+        false => None,
+    };
     let Some(pid) = fork()? else {
-        let ready = live.make_inert(&keep, dead.as_fd());
+        let ready = dead
+            .as_ref()
+            .map_or(Ok(()), |dead| live.make_inert(&keep, dead.as_fd()));
         drop(live);
         abandoned.clear();
         drop((abandoned, stdout, dead, results));
@@ -242,13 +249,16 @@ fn is_single_threaded() -> Result<bool> {
 }
 
 fn has_one_task() -> Result<bool> {
+    if let Some(answer) = can_unshare() {
+        return Ok(answer);
+    }
     match fs::read_dir("/proc/self/task") {
         Ok(tasks) => Ok(tasks.take(2).count() == 1),
-        Err(error) => can_unshare().ok_or_else(|| Error::io("count the threads", error)),
+        Err(error) => Err(Error::io("count the threads", error)),
     }
 }
 
-/// The same where there is no /proc, if a sandbox permits the call.
+/// Asks the kernel itself. Some sandboxes do not permit it.
 #[allow(unsafe_code, reason = "a system call that rustix calls unsafe as well")]
 fn can_unshare() -> Option<bool> {
     // KERNEL: unshare(2): in a process with one thread CLONE_THREAD has no effect, in others it is EINVAL.

@@ -460,13 +460,25 @@ fn threads_are_counted_without_proc() {
             return;
         }
         assert!(!std::path::Path::new("/proc/self").exists());
-        assert_eq!(spawn(5, |five: u32| five).unwrap().join().unwrap(), 5);
-        std::thread::scope(|scope| {
-            let (alive, over) = std::sync::mpsc::channel::<()>();
-            scope.spawn(move || over.recv());
-            assert!(matches!(spawn((), |()| ()), Err(Error::MultiThreaded)));
-            drop(alive);
-        });
+        threads_are_counted();
+    });
+}
+
+#[test]
+fn threads_are_counted_where_unshare_is_denied() {
+    in_own_process(|| {
+        crate::support::deny([nix::libc::SYS_unshare]);
+        threads_are_counted();
+    });
+}
+
+fn threads_are_counted() {
+    assert_eq!(spawn(5, |five: u32| five).unwrap().join().unwrap(), 5);
+    std::thread::scope(|scope| {
+        let (alive, over) = std::sync::mpsc::channel::<()>();
+        scope.spawn(move || over.recv());
+        assert!(matches!(spawn((), |()| ()), Err(Error::MultiThreaded)));
+        drop(alive);
     });
 }
 

@@ -25,6 +25,7 @@ use nix::sys::socket::{
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 use rustix::process::{PidfdFlags, pidfd_open};
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch, apply_filter};
 
 /// How long a test in a process of its own may take. Far more than it needs: only a hang gets there.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
@@ -84,6 +85,18 @@ pub(crate) fn example(name: &str) -> PathBuf {
     }
     assert!(path.exists(), "{}", path.display());
     path
+}
+
+/// Denies system calls to this process from now on: they fail with EPERM.
+pub(crate) fn deny<const N: usize>(calls: [i64; N]) {
+    let filter = SeccompFilter::new(
+        calls.map(|call| (call, vec![])).into(),
+        SeccompAction::Allow,
+        SeccompAction::Errno(nix::libc::EPERM.unsigned_abs()),
+        TargetArch::try_from(std::env::consts::ARCH).unwrap(),
+    );
+    let filter = BpfProgram::try_from(filter.unwrap()).unwrap();
+    apply_filter(&filter).unwrap();
 }
 
 /// Runs a command to its end, or kills it and its children and fails.
