@@ -225,5 +225,6 @@ struct Readme;
 pub mod recipes {}
 
 #[cfg(any(doc, doctest))]
+#[doc = "[recipes]: crate::recipes\n\n"] // instead of the file, which is for readers of the repository
 #[doc = include_str!("../docs/coming-from.md")]
 pub mod coming_from {}
