@@ -95,6 +95,11 @@
 //! nothing that this crate does sets a flag on a socket which another process shares. A listener has
 //! [`try_accept`](Listener::try_accept) and [`accept_timeout`](Listener::accept_timeout).
 //!
+//! # More
+//!
+//! Small programs made of several processes are in [`recipes`]; [`coming_from`] says how the operations of Go's
+//! channels, of [`std::sync::mpsc`] and of crossbeam-channel are called here.
+//!
 //! # Guarantees
 //!
 //! 1. A message reaches exactly one receiver, whole, or nobody.
@@ -214,3 +219,12 @@ pub fn channel<T>() -> Result<(Sender<T>, Receiver<T>)> {
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+#[cfg(any(doc, doctest))]
+#[doc = include_str!("../docs/recipes.md")]
+pub mod recipes {}
+
+#[cfg(any(doc, doctest))]
+#[doc = "[recipes]: crate::recipes\n\n"] // instead of the file, which is for readers of the repository
+#[doc = include_str!("../docs/coming-from.md")]
+pub mod coming_from {}
