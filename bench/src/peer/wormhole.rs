@@ -1,0 +1,130 @@
+//! The library itself.
+
+#![allow(unsafe_code, reason = "mapping a memfd")]
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+
+use memmap2::Mmap;
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use serde::{Deserialize, Serialize};
+use wormhole::{Error, Receiver, Sender, channel};
+
+use super::{Bulk, Carrier, Files, Got};
+use crate::Outcome;
+use crate::message::Message;
+
+/// Messages of any type; descriptors as fields of a message.
+pub(crate) struct Wormhole;
+
+impl<T: Message> Carrier<T> for Wormhole {
+    type Tx = Sender<T>;
+    type Rx = Receiver<T>;
+
+    fn open(_: &T) -> Outcome<(Sender<T>, Receiver<T>)> {
+        Ok(channel()?)
+    }
+
+    fn send(tx: &mut Sender<T>, load: &T) -> Outcome<()> {
+        Ok(tx.send(load.clone())?)
+    }
+
+    fn recv(rx: &mut Receiver<T>, load: &T) -> Outcome<Got> {
+        match rx.recv() {
+            Ok(message) => Got::checked(message == *load),
+            Err(Error::Disconnected) => Ok(Got::End),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// A field that is a descriptor.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Field(#[serde(with = "wormhole::fd")] OwnedFd);
+
+impl Carrier<Files> for Wormhole {
+    type Tx = (Sender<Vec<Field>>, Vec<Field>);
+    type Rx = Receiver<Vec<Field>>;
+
+    fn open(load: &Files) -> Outcome<(Self::Tx, Self::Rx)> {
+        let (tx, rx) = channel()?;
+        let fields = (0..load.count).map(|_| load.file().try_clone_to_owned().map(Field));
+        Ok(((tx, fields.collect::<Result<_, _>>()?), rx))
+    }
+
+    fn send((tx, fields): &mut Self::Tx, _: &Files) -> Outcome<()> {
+        Ok(tx.send(&*fields)?)
+    }
+
+    fn recv(rx: &mut Self::Rx, load: &Files) -> Outcome<Got> {
+        let fds: Vec<OwnedFd> = rx.recv()?.into_iter().map(|Field(fd)| fd).collect();
+        Got::checked(load.are(&fds))
+    }
+}
+
+/// Descriptors beside a message.
+pub(crate) struct Beside;
+
+impl Carrier<Files> for Beside {
+    type Tx = Sender<()>;
+    type Rx = Receiver<()>;
+
+    fn open(_: &Files) -> Outcome<(Self::Tx, Self::Rx)> {
+        Ok(channel()?)
+    }
+
+    fn send(tx: &mut Self::Tx, load: &Files) -> Outcome<()> {
+        Ok(tx.send_with_fds((), &vec![load.file(); load.count])?)
+    }
+
+    fn recv(rx: &mut Self::Rx, load: &Files) -> Outcome<Got> {
+        let ((), fds) = rx.recv_with_fds()?;
+        Got::checked(load.are(&fds))
+    }
+}
+
+/// Bytes in a memfd that is a field of a message, mapped by the receiver.
+pub(crate) struct Memfd;
+
+impl Carrier<Bulk> for Memfd {
+    type Tx = Sender<Field>;
+    type Rx = Receiver<Field>;
+
+    fn open(_: &Bulk) -> Outcome<(Self::Tx, Self::Rx)> {
+        Ok(channel()?)
+    }
+
+    fn send(tx: &mut Self::Tx, Bulk(bytes): &Bulk) -> Outcome<()> {
+        let mut memfd = File::from(memfd_create(c"bulk", MFdFlags::MFD_CLOEXEC)?);
+        memfd.write_all(bytes)?;
+        Ok(tx.send(Field(memfd.into()))?)
+    }
+
+    fn recv(rx: &mut Self::Rx, Bulk(bytes): &Bulk) -> Outcome<Got> {
+        let Field(memfd) = rx.recv()?;
+        // SAFETY: the sender neither changes nor keeps the memfd.
+        let map = unsafe { Mmap::map(&memfd) }?;
+        Got::checked(map[..] == bytes[..])
+    }
+}
+
+/// Bytes as a list of numbers in JSON: what bulk data should not be sent as.
+pub(crate) struct Numbers;
+
+impl Carrier<Bulk> for Numbers {
+    type Tx = Sender<Vec<u8>>;
+    type Rx = Receiver<Vec<u8>>;
+
+    fn open(_: &Bulk) -> Outcome<(Self::Tx, Self::Rx)> {
+        Ok(channel()?)
+    }
+
+    fn send(tx: &mut Self::Tx, Bulk(bytes): &Bulk) -> Outcome<()> {
+        Ok(tx.send(bytes)?)
+    }
+
+    fn recv(rx: &mut Self::Rx, Bulk(bytes): &Bulk) -> Outcome<Got> {
+        Got::checked(rx.recv()? == *bytes)
+    }
+}

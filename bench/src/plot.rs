@@ -1,0 +1,164 @@
+//! The plots of the results page.
+
+use anyhow::anyhow;
+use plotters::prelude::*;
+
+use crate::Outcome;
+use crate::measure::{Line, Table};
+use crate::peer::{
+    IPC_CHANNEL, JSON_LINES, PYTHON, RAW, THREADS, TINY_NIX_IPC, UNIX_IPC, WORMHOLE,
+};
+use crate::report::quantity;
+use crate::work::Unit;
+
+/// Items whose contenders are lines over a size or a number.
+const CURVES: [(&str, &str); 3] = [
+    ("text", "bytes of JSON"),
+    ("records", "bytes of JSON"),
+    ("bulk", "bytes"),
+];
+
+/// Items whose contenders are bars.
+const BARS: [&str; 4] = ["round-trip", "stream", "create", "memory"];
+
+const SIZE: (u32, u32) = (760, 420);
+const BAR_HEIGHT: u32 = 34;
+
+/// Whether an item has a plot.
+pub(crate) fn has_plot(item: &str) -> bool {
+    BARS.contains(&item) || CURVES.iter().any(|(name, _)| *name == item)
+}
+
+/// The name of the file with an item's plot.
+pub(crate) fn file_name(item: &str) -> String {
+    format!("benchmarks-{item}.svg")
+}
+
+/// The plot of an item as SVG, if it has one and there is something to show.
+pub(crate) fn item(item: &str, title: &str, tables: &[Table]) -> Outcome<Option<String>> {
+    let own: Vec<&Table> = tables.iter().filter(|table| table.item == item).collect();
+    let Some(first) = own.first() else {
+        return Ok(None);
+    };
+    let mut svg = String::new();
+    if BARS.contains(&item) {
+        bars(&mut svg, title, first).map_err(|error| anyhow!("{error}"))?;
+    } else if let Some((_, axis)) = CURVES.iter().find(|(name, _)| *name == item) {
+        curves(&mut svg, title, axis, &own).map_err(|error| anyhow!("{error}"))?;
+    } else {
+        return Ok(None);
+    }
+    Ok(Some(svg))
+}
+
+/// A contender's colour, the same in all plots.
+fn colour(contender: &str) -> RGBColor {
+    let colours = [
+        (WORMHOLE, RGBColor(200, 30, 60)),
+        (RAW, RGBColor(110, 110, 110)),
+        ("raw stream", RGBColor(110, 110, 110)),
+        (IPC_CHANNEL, RGBColor(30, 100, 200)),
+        ("ipc-channel, shared memory", RGBColor(30, 100, 200)),
+        ("ipc-channel, bytes channel", RGBColor(120, 170, 240)),
+        (UNIX_IPC, RGBColor(20, 150, 110)),
+        (TINY_NIX_IPC, RGBColor(230, 140, 20)),
+        (JSON_LINES, RGBColor(140, 80, 180)),
+        (PYTHON, RGBColor(90, 70, 40)),
+        (THREADS, RGBColor(170, 170, 170)),
+        ("wormhole, a list of numbers", RGBColor(240, 140, 160)),
+    ];
+    let found = colours.iter().find(|(name, _)| *name == contender);
+    found.map_or(BLACK, |(_, colour)| *colour)
+}
+
+type Drawn = Result<(), Box<dyn std::error::Error>>;
+
+/// One bar for each contender that was measured, with its figure, from little to much.
+fn bars(svg: &mut String, title: &str, table: &Table) -> Drawn {
+    let measured = |line: &Line| Some((line.contender, line.value()?.median));
+    let mut bars: Vec<(&str, f64)> = table.lines.iter().filter_map(measured).collect();
+    bars.sort_by(|a, b| a.1.total_cmp(&b.1));
+    let longest = bars.last().map_or(1.0, |bar| bar.1).max(1.0);
+    let count = u32::try_from(bars.len())?;
+    let height = 60 + BAR_HEIGHT * count;
+    let area = SVGBackend::with_string(svg, (SIZE.0, height)).into_drawing_area();
+    area.fill(&WHITE)?;
+    let style = ("sans-serif", 15).into_font();
+    let heading = ("sans-serif", 18).into_font();
+    area.draw(&Text::new(title.to_owned(), (16, 16), heading))?;
+    let (left, room) = (150, f64::from(SIZE.0) - 150.0 - 100.0);
+    for (place, (name, value)) in bars.iter().enumerate() {
+        let top = 50 + i32::try_from(BAR_HEIGHT)? * i32::try_from(place)?;
+        #[allow(clippy::cast_possible_truncation, reason = "pixels")]
+        let right = left + (value / longest * room).round().max(1.0) as i32;
+        let bar = [(left, top), (right, top + 22)];
+        area.draw(&Text::new((*name).to_owned(), (16, top + 3), style.clone()))?;
+        area.draw(&Rectangle::new(bar, colour(name).filled()))?;
+        let figure = quantity(*value, table.unit);
+        area.draw(&Text::new(figure, (right + 8, top + 3), style.clone()))?;
+    }
+    area.present()?;
+    Ok(())
+}
+
+/// A curve for each contender over the scale of the rows, both axes logarithmic.
+fn curves(svg: &mut String, title: &str, axis: &str, tables: &[&Table]) -> Drawn {
+    let points = |place: usize| -> Vec<(f64, f64)> {
+        let point = |table: &&Table| {
+            let median = table.lines.get(place)?.value()?.median;
+            Some((f64::from(table.scale?), median))
+        };
+        tables.iter().filter_map(point).collect()
+    };
+    let Some(first) = tables.first() else {
+        return Ok(());
+    };
+    let all: Vec<(f64, f64)> = (0..first.lines.len()).flat_map(points).collect();
+    let least = |values: &mut dyn Iterator<Item = f64>| values.fold(f64::MAX, f64::min);
+    let most = |values: &mut dyn Iterator<Item = f64>| values.fold(1.0, f64::max);
+    let x = least(&mut all.iter().map(|point| point.0))..most(&mut all.iter().map(|point| point.0));
+    let low = least(&mut all.iter().map(|point| point.1)).max(1.0) / 1.5;
+    let y = low..most(&mut all.iter().map(|point| point.1)) * 1.5;
+    let area = SVGBackend::with_string(svg, SIZE).into_drawing_area();
+    area.fill(&WHITE)?;
+    let mut chart = ChartBuilder::on(&area)
+        .caption(title, ("sans-serif", 18))
+        .margin(12)
+        .margin_right(28)
+        .x_label_area_size(44)
+        .y_label_area_size(72)
+        .build_cartesian_2d(x.log_scale(), y.log_scale())?;
+    chart
+        .configure_mesh()
+        .light_line_style(WHITE)
+        .x_desc(axis)
+        .x_label_formatter(&|value| quantity(*value, Unit::Bytes))
+        .y_label_formatter(&|value| quantity(*value, first.unit))
+        .label_style(("sans-serif", 13))
+        .draw()?;
+    for (place, line) in first.lines.iter().enumerate() {
+        let points = points(place);
+        if points.is_empty() {
+            continue;
+        }
+        let colour = colour(line.contender);
+        let width = if line.contender == WORMHOLE { 3 } else { 2 };
+        chart
+            .draw_series(LineSeries::new(points.clone(), colour.stroke_width(width)))?
+            .label(line.contender)
+            .legend(move |(x, y)| {
+                PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(width))
+            });
+        let dots = points.into_iter();
+        chart.draw_series(dots.map(|point| Circle::new(point, 3, colour.filled())))?;
+    }
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::UpperLeft)
+        .background_style(WHITE.mix(0.85))
+        .border_style(RGBColor(200, 200, 200))
+        .label_font(("sans-serif", 13))
+        .draw()?;
+    area.present()?;
+    Ok(())
+}

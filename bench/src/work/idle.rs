@@ -1,0 +1,173 @@
+//! What waiting costs: few messages, none, and channels that nobody uses.
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use nix::time::{ClockId, clock_gettime};
+
+use super::many::channels;
+use super::talk::expect;
+use super::{Pace, Row, Task, Unit, every_small};
+use crate::Outcome;
+use crate::message::Message;
+use crate::peer::Carrier;
+use crate::process::{Sample, beside};
+use crate::stats::spread;
+
+/// The time from one message to the next.
+const GAP: Duration = Duration::from_millis(1);
+
+/// How many channels nobody uses, if the process may have that many descriptors.
+const CHANNELS: u32 = 10_000;
+
+/// The rows of waiting. `descriptors` is how many a process may have.
+pub(super) fn rows(descriptors: u64) -> Vec<Row> {
+    let count = channels(CHANNELS, descriptors);
+    vec![
+        row(
+            "paced",
+            "one message a millisecond".to_owned(),
+            Unit::Time,
+            Pace::Fixed(300, 30),
+            Paced,
+        ),
+        row(
+            "idle",
+            "no message".to_owned(),
+            Unit::TimeASecond,
+            Pace::Fixed(500, 50),
+            Idle,
+        ),
+        row(
+            "memory",
+            format!("each of {count} channels"),
+            Unit::Bytes,
+            Pace::Fixed(u64::from(count), u64::from(count)),
+            Memory,
+        ),
+    ]
+}
+
+fn row(item: &'static str, title: String, unit: Unit, pace: Pace, task: impl Task) -> Row {
+    Row {
+        item,
+        title,
+        scale: None,
+        unit,
+        pace,
+        entries: Box::new(move || every_small(task)),
+    }
+}
+
+/// Now, in nanoseconds, on a clock that all processes share.
+fn now() -> Outcome<u64> {
+    let now = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC)?);
+    Ok(u64::try_from(now.as_nanos())?)
+}
+
+#[derive(Clone, Copy)]
+struct Paced;
+
+impl Task for Paced {
+    fn run<C: Carrier<T>, T: Message>(self, load: &T, operations: u64) -> Outcome<Sample> {
+        let (mut tx, mut rx) = C::open(load)?;
+        let (usage, arrivals, tallies) = beside(
+            C::IN_THREADS,
+            move |side| {
+                let mut departures = Vec::new();
+                side.start()?;
+                let mut due = Instant::now();
+                for _ in 0..operations {
+                    due += GAP;
+                    sleep(due.saturating_duration_since(Instant::now()));
+                    departures.push(now()?);
+                    C::send(&mut tx, load)?;
+                }
+                Ok(departures)
+            },
+            move |side| {
+                let mut arrivals = Vec::new();
+                side.start()?;
+                for _ in 0..operations {
+                    expect::<C, T>(&mut rx, load)?;
+                    arrivals.push(now()?);
+                }
+                side.stop()?;
+                Ok(arrivals)
+            },
+        )?;
+        let departures = tallies.first().context("the sender has no numbers")?;
+        ensure!(departures.len() == arrivals.len(), "messages are missing");
+        #[allow(clippy::cast_precision_loss, reason = "far fewer than 2^52")]
+        let delays = departures
+            .iter()
+            .zip(&arrivals)
+            .map(|(from, to)| to.saturating_sub(*from) as f64);
+        let delay = spread(delays).context("no messages")?;
+        Ok(Sample {
+            value: delay.median,
+            ..usage.per(operations)
+        })
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Idle;
+
+impl Task for Idle {
+    fn run<C: Carrier<T>, T: Message>(self, load: &T, operations: u64) -> Outcome<Sample> {
+        let (mut tx, mut rx) = C::open(load)?;
+        let (usage, (), _) = beside(
+            C::IN_THREADS,
+            move |side| {
+                side.start()?;
+                sleep(Duration::from_millis(operations));
+                C::send(&mut tx, load)?;
+                Ok(Vec::new())
+            },
+            move |side| {
+                side.start()?;
+                expect::<C, T>(&mut rx, load)?;
+                side.stop()
+            },
+        )?;
+        let a_second = usage.cpu.as_secs_f64() / usage.wall.as_secs_f64() * 1e9;
+        Ok(Sample {
+            value: a_second,
+            cpu: a_second,
+        })
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Memory;
+
+impl Task for Memory {
+    fn run<C: Carrier<T>, T: Message>(self, load: &T, operations: u64) -> Outcome<Sample> {
+        let count = usize::try_from(operations)?;
+        let mut channels = Vec::with_capacity(count);
+        let before = resident()?;
+        let (usage, grown, _) = crate::process::together(Vec::new(), |side| {
+            side.start()?;
+            for _ in 0..operations {
+                channels.push(C::open(load)?);
+            }
+            side.stop()?;
+            Ok(resident()?.saturating_sub(before))
+        })?;
+        #[allow(clippy::cast_precision_loss, reason = "far fewer than 2^52")]
+        Ok(Sample {
+            value: grown as f64 / operations as f64,
+            ..usage.per(operations)
+        })
+    }
+}
+
+/// How much memory this process has, in bytes.
+fn resident() -> Outcome<u64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes = line.and_then(|line| line.split_whitespace().next());
+    Ok(kilobytes.context("no VmRSS")?.parse::<u64>()? * 1024)
+}

@@ -1,0 +1,234 @@
+//! The work that contenders are measured at: rows of a table, each with an entry per contender.
+
+mod bulk;
+mod crowd;
+mod descriptors;
+mod idle;
+mod many;
+mod talk;
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::Outcome;
+use crate::message::{self, Message};
+use crate::peer::ipc_channel::IpcChannel;
+use crate::peer::json_lines::JsonLines;
+use crate::peer::raw::Raw;
+use crate::peer::threads::Threads;
+use crate::peer::tiny_nix_ipc::TinyNixIpc;
+use crate::peer::unix_ipc::UnixIpc;
+use crate::peer::wormhole::Wormhole;
+use crate::peer::{self, Carrier};
+use crate::process::Sample;
+
+/// Measures so many operations of one contender, in the process of a leader.
+pub(crate) type Run = Box<dyn Fn(u64) -> Outcome<Sample>>;
+
+/// One contender in a row.
+pub(crate) struct Entry {
+    /// Its name.
+    pub(crate) contender: &'static str,
+    /// How it is measured, or why it is not.
+    pub(crate) run: Result<Run, &'static str>,
+}
+
+impl Entry {
+    fn new(contender: &'static str, run: impl Fn(u64) -> Outcome<Sample> + 'static) -> Self {
+        Entry {
+            contender,
+            run: Ok(Box::new(run)),
+        }
+    }
+
+    fn cannot(contender: &'static str, reason: &'static str) -> Self {
+        Entry {
+            contender,
+            run: Err(reason),
+        }
+    }
+}
+
+/// How many operations make one measurement.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Pace {
+    /// As many as take a certain time.
+    Timed,
+    /// That many in a full run, and that many in a quick one.
+    Fixed(u64, u64),
+}
+
+/// What the numbers of a row are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(crate) enum Unit {
+    /// Nanoseconds for one operation.
+    Time,
+    /// Nanoseconds on the processor in a second of waiting.
+    TimeASecond,
+    /// Bytes.
+    Bytes,
+}
+
+/// One piece of work.
+pub(crate) struct Row {
+    /// The item that it belongs to, for `--only`.
+    pub(crate) item: &'static str,
+    /// What is done.
+    pub(crate) title: String,
+    /// What makes the difference between the rows of an item: a size, a number.
+    pub(crate) scale: Option<u32>,
+    /// What the numbers are.
+    pub(crate) unit: Unit,
+    /// How many operations are measured at a time.
+    pub(crate) pace: Pace,
+    /// Makes the contenders and what they send, which may be large.
+    pub(crate) entries: Box<dyn Fn() -> Vec<Entry>>,
+}
+
+/// The items, with a heading and what is done and measured.
+pub(crate) const ITEMS: [(&str, &str, &str); 12] = [
+    (
+        "round-trip",
+        "Round trip",
+        "A small message to another process and the same back: `{a: u32, b: \"hello world!\", c: [5, 4, 3, 2, 1]}`. Time for both ways.",
+    ),
+    (
+        "stream",
+        "One way",
+        "The same message, one way, as fast as both processes can. Time for each message.",
+    ),
+    (
+        "text",
+        "One way, a text",
+        "A `String` of lines of words, of that size as JSON, one way.",
+    ),
+    (
+        "records",
+        "One way, a list of records",
+        "A list of records with numbers, strings, flags and lists of strings, of that size as JSON, one way.",
+    ),
+    (
+        "descriptors",
+        "Descriptors",
+        "A message with that many descriptors, and an acknowledgement without any. ipc-channel carries ends of channels, the others an open file.",
+    ),
+    (
+        "crowd",
+        "Several senders and receivers",
+        "The small message from and to that many processes on one channel. Time for each message that arrives, wherever.",
+    ),
+    (
+        "create",
+        "Create a channel",
+        "Make a channel and drop both ends, in one process.",
+    ),
+    (
+        "bulk",
+        "Bytes in bulk",
+        "Bytes made, sent, received and compared, and an acknowledgement.",
+    ),
+    (
+        "many",
+        "Wait for one of many",
+        "A message on one of that many receivers, a different one each time, and an acknowledgement.",
+    ),
+    (
+        "paced",
+        "A thousand messages a second",
+        "The small message, one a millisecond. Time from before the send until after the receive, and processor time for each message.",
+    ),
+    (
+        "idle",
+        "Waiting",
+        "A receiver waits for a message that comes late. Processor time in a second of waiting.",
+    ),
+    (
+        "memory",
+        "Idle channels",
+        "Growth of the process (`VmRSS`) for each channel of many that are open and unused. What the kernel needs for them is not in it.",
+    ),
+];
+
+/// All rows. `descriptors` is how many a process may have.
+pub(crate) fn rows(descriptors: u64) -> Vec<Row> {
+    let mut rows = talk::rows();
+    rows.extend(descriptors::rows());
+    rows.extend(crowd::rows());
+    rows.extend(talk::creation());
+    rows.extend(bulk::rows());
+    rows.extend(many::rows(descriptors));
+    rows.extend(idle::rows(descriptors));
+    rows
+}
+
+/// What can be done with messages of any type, by every contender that encodes them.
+trait Task: Copy + 'static {
+    fn run<C: Carrier<T>, T: Message>(self, load: &T, operations: u64) -> Outcome<Sample>;
+}
+
+/// The entries of all contenders for a task with this message.
+fn every<T: Message>(task: impl Task, load: T) -> Vec<Entry> {
+    fn entry<C: Carrier<T>, T: Message>(
+        name: &'static str,
+        task: impl Task,
+        load: &Arc<T>,
+    ) -> Entry {
+        let load = Arc::clone(load);
+        Entry::new(name, move |operations| task.run::<C, T>(&load, operations))
+    }
+    let load = &Arc::new(load);
+    vec![
+        entry::<Wormhole, T>(peer::WORMHOLE, task, load),
+        entry::<Raw, T>(peer::RAW, task, load),
+        entry::<IpcChannel, T>(peer::IPC_CHANNEL, task, load),
+        entry::<UnixIpc, T>(peer::UNIX_IPC, task, load),
+        entry::<TinyNixIpc, T>(peer::TINY_NIX_IPC, task, load),
+        entry::<JsonLines, T>(peer::JSON_LINES, task, load),
+        entry::<Threads, T>(peer::THREADS, task, load),
+    ]
+}
+
+/// Those of a task that sends the small message.
+fn every_small(task: impl Task) -> Vec<Entry> {
+    every(task, message::small())
+}
+
+/// How many operations warm up so many that are measured.
+fn warmup(operations: u64) -> u64 {
+    operations.div_ceil(10)
+}
+
+/// A size in bytes as text.
+fn size_name(size: u32) -> String {
+    match size {
+        ..0x400 => format!("{size} B"),
+        0x400..0x10_0000 => format!("{} KB", size >> 10),
+        _ => format!("{} MB", size >> 20),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_belongs_to_an_item_and_has_wormhole_in_it() {
+        let rows = rows(20_000);
+        for row in &rows {
+            assert!(ITEMS.iter().any(|(item, _, _)| *item == row.item));
+            let first = (row.entries)().first().map(|entry| entry.contender);
+            assert_eq!(first, Some(peer::WORMHOLE), "{}", row.title);
+        }
+        for (item, _, _) in ITEMS {
+            assert!(rows.iter().any(|row| row.item == item), "{item}");
+        }
+    }
+
+    #[test]
+    fn sizes_have_short_names() {
+        assert_eq!(size_name(64), "64 B");
+        assert_eq!(size_name(128 << 10), "128 KB");
+        assert_eq!(size_name(16 << 20), "16 MB");
+    }
+}

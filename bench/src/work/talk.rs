@@ -1,0 +1,173 @@
+//! Messages between two sides: there and back, one way, of several sizes. And making a channel.
+
+use anyhow::ensure;
+
+use super::{Entry, Pace, Row, Task, Unit, every, every_small, size_name, warmup};
+use crate::Outcome;
+use crate::message::{self, Message};
+use crate::peer::{self, Carrier, Got, python};
+use crate::process::{Sample, Usage, beside};
+
+/// The sizes of texts and lists, in bytes of JSON.
+const SIZES: [u32; 6] = [64, 1 << 10, 16 << 10, 128 << 10, 1 << 20, 16 << 20];
+
+/// Receives, and fails at the end of the channel.
+pub(super) fn expect<C: Carrier<L>, L>(rx: &mut C::Rx, load: &L) -> Outcome<()> {
+    let got = C::recv(rx, load)?;
+    ensure!(got == Got::Message, "the channel ended early");
+    Ok(())
+}
+
+/// Sends a load and receives another one in return, `operations` times.
+pub(super) fn round_trip<C, D, L, M>(there: &L, back: &M, operations: u64) -> Outcome<Sample>
+where
+    C: Carrier<L>,
+    D: Carrier<M>,
+    L: Sync,
+    M: Sync,
+{
+    let (mut tx, mut far_rx) = C::open(there)?;
+    let (mut far_tx, mut rx) = D::open(back)?;
+    let (usage, (), _) = beside(
+        C::IN_THREADS,
+        move |side| {
+            for turn in 0..warmup(operations) + operations {
+                if turn == warmup(operations) {
+                    side.start()?;
+                }
+                expect::<C, L>(&mut far_rx, there)?;
+                D::send(&mut far_tx, back)?;
+            }
+            Ok(Vec::new())
+        },
+        move |side| {
+            for turn in 0..warmup(operations) + operations {
+                if turn == warmup(operations) {
+                    side.start()?;
+                }
+                C::send(&mut tx, there)?;
+                expect::<D, M>(&mut rx, back)?;
+            }
+            side.stop()
+        },
+    )?;
+    Ok(usage.per(operations))
+}
+
+/// Sends a load `operations` times, and receives it on the other side.
+fn one_way<C: Carrier<L>, L: Sync>(load: &L, operations: u64) -> Outcome<Usage> {
+    let (mut tx, mut rx) = C::open(load)?;
+    let (usage, (), _) = beside(
+        C::IN_THREADS,
+        move |side| {
+            for turn in 0..warmup(operations) + operations {
+                if turn == warmup(operations) {
+                    side.start()?;
+                }
+                C::send(&mut tx, load)?;
+            }
+            Ok(Vec::new())
+        },
+        move |side| {
+            for turn in 0..warmup(operations) + operations {
+                if turn == warmup(operations) {
+                    side.start()?;
+                }
+                expect::<C, L>(&mut rx, load)?;
+            }
+            side.stop()?;
+            let got = C::recv(&mut rx, load);
+            ensure!(
+                !matches!(got, Ok(Got::Message)),
+                "more messages arrived than were sent"
+            );
+            Ok(())
+        },
+    )?;
+    Ok(usage)
+}
+
+#[derive(Clone, Copy)]
+struct RoundTrip;
+
+impl Task for RoundTrip {
+    fn run<C: Carrier<T>, T: Message>(self, load: &T, operations: u64) -> Outcome<Sample> {
+        round_trip::<C, C, T, T>(load, load, operations)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct OneWay;
+
+impl Task for OneWay {
+    fn run<C: Carrier<T>, T: Message>(self, load: &T, operations: u64) -> Outcome<Sample> {
+        Ok(one_way::<C, T>(load, operations)?.per(operations))
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Create;
+
+impl Task for Create {
+    fn run<C: Carrier<T>, T: Message>(self, load: &T, operations: u64) -> Outcome<Sample> {
+        let (usage, (), _) = crate::process::together(Vec::new(), |side| {
+            for turn in 0..warmup(operations) + operations {
+                if turn == warmup(operations) {
+                    side.start()?;
+                }
+                drop(C::open(load)?);
+            }
+            side.stop()
+        })?;
+        Ok(usage.per(operations))
+    }
+}
+
+/// The rows of two sides that talk.
+pub(super) fn rows() -> Vec<Row> {
+    let small = || "small message".to_owned();
+    let mut rows = vec![
+        row("round-trip", small(), None, trips),
+        row("stream", small(), None, || every_small(OneWay)),
+    ];
+    for size in SIZES {
+        let texts = move || every(OneWay, message::text(size as usize));
+        rows.push(row("text", size_name(size), Some(size), texts));
+    }
+    for size in SIZES {
+        let lists = move || every(OneWay, message::records(size as usize));
+        rows.push(row("records", size_name(size), Some(size), lists));
+    }
+    rows
+}
+
+/// The row of making channels.
+pub(super) fn creation() -> Vec<Row> {
+    let entries = || every_small(Create);
+    vec![row("create", "one channel".to_owned(), None, entries)]
+}
+
+fn row(
+    item: &'static str,
+    title: String,
+    scale: Option<u32>,
+    entries: impl Fn() -> Vec<Entry> + 'static,
+) -> Row {
+    Row {
+        item,
+        title,
+        scale,
+        unit: Unit::Time,
+        pace: Pace::Timed,
+        entries: Box::new(entries),
+    }
+}
+
+fn trips() -> Vec<Entry> {
+    let mut entries = every_small(RoundTrip);
+    entries.push(match python::version() {
+        Some(_) => Entry::new(peer::PYTHON, python::round_trip),
+        None => Entry::cannot(peer::PYTHON, "no python3 here"),
+    });
+    entries
+}
