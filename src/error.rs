@@ -167,16 +167,44 @@ impl Error {
     pub(crate) fn encode<T>(reason: impl fmt::Display) -> Self {
         Error::Encode {
             type_name: std::any::type_name::<T>(),
-            reason: reason.to_string(),
+            reason: excerpt(reason),
         }
     }
 
     pub(crate) fn decode<T>(reason: impl fmt::Display) -> Self {
         Error::Decode {
             type_name: std::any::type_name::<T>(),
-            reason: reason.to_string(),
+            reason: excerpt(reason),
         }
     }
+}
+
+/// The text of a foreign error, which may quote what the other side has sent: without control characters, and
+/// no longer than people read.
+fn excerpt(reason: impl fmt::Display) -> String {
+    struct Excerpt(String);
+
+    impl fmt::Write for Excerpt {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            for character in text.chars() {
+                if self.0.len() > 1000 {
+                    return Err(fmt::Error);
+                }
+                if character.is_control() {
+                    self.0.extend(character.escape_default());
+                } else {
+                    self.0.push(character);
+                }
+            }
+            Ok(())
+        }
+    }
+
+    let mut excerpt = Excerpt(String::new());
+    if fmt::write(&mut excerpt, format_args!("{reason}")).is_err() {
+        excerpt.0.push_str(" [...]");
+    }
+    excerpt.0
 }
 
 impl fmt::Display for Error {

@@ -56,6 +56,9 @@ impl io::Write for Text<'_> {
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.len += bytes.len() as u64;
         if self.len <= self.limit as u64 {
+            self.packet
+                .try_reserve(bytes.len())
+                .map_err(|_| io::ErrorKind::OutOfMemory)?;
             self.packet.extend_from_slice(bytes);
         }
         Ok(())

@@ -1,7 +1,6 @@
 //! The receiving end, and its iterators.
 
 use std::fmt;
-use std::iter::FusedIterator;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -316,8 +315,6 @@ impl<T: DeserializeOwned> Iterator for Iter<'_, T> {
     }
 }
 
-impl<T: DeserializeOwned> FusedIterator for Iter<'_, T> {}
-
 /// Iterator over the messages that are waiting in a channel: [`Receiver::try_iter`].
 #[derive(Clone, Debug)]
 pub struct TryIter<'a, T> {
@@ -348,8 +345,6 @@ impl<T: DeserializeOwned> Iterator for IntoIter<T> {
         unless_disconnected(self.receiver.recv())
     }
 }
-
-impl<T: DeserializeOwned> FusedIterator for IntoIter<T> {}
 
 fn unless_disconnected<T>(received: Result<T>) -> Option<Result<T>> {
     match received {

@@ -190,13 +190,19 @@ impl<'a> Select<'a> {
         } else {
             wait
         };
+        let mut has_looked = false;
         loop {
             let mut polled: Vec<PollFd<'_>> = self.cases.iter().filter_map(Case::poll).collect();
             match pause.sleep(&mut polled, round) {
                 Ok(()) => {}
                 Err(Stop::Failed(errno)) => return Err(failed(errno.into())),
-                Err(Stop::WouldBlock | Stop::TimedOut) => return Ok(None),
+                Err(Stop::WouldBlock | Stop::TimedOut) if has_looked => return Ok(None),
+                Err(Stop::WouldBlock | Stop::TimedOut) => {
+                    round = Wait::Never; // a deadline that passed meanwhile: one look is owed
+                    continue;
+                }
             }
+            has_looked = true;
             let mut has_events = polled.iter().map(|fd| !fd.revents().is_empty());
             let mut candidates: Vec<usize> = Vec::new();
             for (index, case) in self.cases.iter().enumerate() {

@@ -165,10 +165,12 @@ macro_rules! __select {
     }};
 
     (@evaluate recv $name:ident ($rx:expr)) => {
-        let $name: &$crate::Receiver<_> = &$rx;
+        let $name = &$rx;
+        let $name: &$crate::Receiver<_> = $name;
     };
     (@evaluate send $name:ident ($tx:expr, $value:expr)) => {
-        let $name: &$crate::Sender<_> = &$tx;
+        let $name = &$tx;
+        let $name: &$crate::Sender<_> = $name;
     };
     (@evaluate ready $name:ident ($fd:expr)) => {
         let $name = &$fd;

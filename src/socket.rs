@@ -186,45 +186,69 @@ impl Socket {
         // `TRUNC` asks for the length of the packet even if the buffer is shorter.
         let mut flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::TRUNC;
         flags.set(RecvFlags::DONTWAIT, !may_block);
-        let mut space = Space::new();
-        let mut ancillary = RecvAncillaryBuffer::new(space.as_mut());
-        let message = loop {
-            match recvmsg(self, &mut [IoSliceMut::new(buffer)], &mut ancillary, flags) {
+        loop {
+            let mut space = Space::new();
+            let mut ancillary = RecvAncillaryBuffer::new(space.as_mut());
+            let received = recvmsg(self, &mut [IoSliceMut::new(buffer)], &mut ancillary, flags);
+            // Nothing is left for it to do: `unpack` takes the descriptors out of its buffer.
+            std::mem::forget(ancillary);
+            let message = match received {
                 // KERNEL: the sender closed with bytes unread that were sent backwards to it, through a
                 // socket pair that is not one-way. Reported once, ahead of what is still queued.
-                Err(Errno::CONNRESET) => {}
-                received => break received?,
+                Err(Errno::CONNRESET) => continue,
+                received => received?,
+            };
+            let mut bare = true;
+            space.unpack(|fd| {
+                bare = false;
+                take(fd);
+            });
+            let lost = message.flags.contains(ReturnFlags::CTRUNC);
+            if message.bytes == 0 && bare && !lost {
+                match self.what_nothing_means() {
+                    Nothing::End => return Ok(Received::End),
+                    Nothing::Miss => continue,
+                    Nothing::EmptyPacket => {}
+                }
             }
-        };
-        // Nothing is left for it to do: `unpack` takes the descriptors out of its buffer.
-        std::mem::forget(ancillary);
-        let mut bare = true;
-        space.unpack(|fd| {
-            bare = false;
-            take(fd);
-        });
-        let lost = message.flags.contains(ReturnFlags::CTRUNC);
-        if message.bytes == 0 && bare && !lost && self.is_at_end()? {
-            return Ok(Received::End);
+            return Ok(Received::Packet {
+                len: message.bytes,
+                lost,
+            });
         }
-        Ok(Received::Packet {
-            len: message.bytes,
-            lost,
-        })
     }
 
-    /// After a receive of no bytes: whether that was the end, rather than an empty packet.
-    fn is_at_end(&self) -> Result<bool, Errno> {
+    /// Finds out why a receive gave no bytes.
+    fn what_nothing_means(&self) -> Nothing {
         // KERNEL: RDHUP is set, for good, when the last copy of the peer closes or shuts down.
         let mut peer = [PollFd::new(self, PollFlags::RDHUP)];
         let now = Timespec::default();
-        retry_on_intr(|| poll(&mut peer, Some(&now)))?;
+        // Where a sandbox denies these calls (an RLIMIT_NOFILE of 0 denies poll), it can only be taken for
+        // the end, which is what it nearly always is.
+        let polled = retry_on_intr(|| poll(&mut peer, Some(&now)));
         let gone = peer
             .iter()
             .any(|fd| fd.revents().contains(PollFlags::RDHUP));
-        // KERNEL: for a SEQPACKET socket this is the sum of the queued packets (unix_inq_len).
-        Ok(gone && ioctl_fionread(self)? == 0)
+        if polled.is_ok() && !gone {
+            return Nothing::EmptyPacket;
+        }
+        // KERNEL: a receive that finds the queue empty looks only then whether the sender is gone, which may
+        // have sent and closed meanwhile (`a_last_message_just_before_the_end_is_received`). For a
+        // SEQPACKET socket FIONREAD is the sum of the queued packets (unix_inq_len).
+        match ioctl_fionread(self) {
+            Ok(queued) if queued > 0 => Nothing::Miss,
+            _ => Nothing::End,
+        }
     }
+}
+
+/// Why a receive gave no bytes.
+enum Nothing {
+    /// The queue is empty and nobody is left who could send.
+    End,
+    /// Packets are queued that it did not see.
+    Miss,
+    EmptyPacket,
 }
 
 /// What one receive gave.

@@ -71,8 +71,10 @@ impl Outbound {
         check_count(count + 1)?;
         let limit = socket.packet_limit();
         let limit = limit.map_err(|errno| Error::io("look up the size of the buffer", errno))?;
-        let (inline, rest) = self.packet.split_at(limit.min(self.packet.len()));
-        self.spill = Some((inline.len(), spill::write(rest)?));
+        self.spill = match self.packet.split_at_checked(limit) {
+            Some((_, [])) | None => None, // the buffer has grown since: it takes the whole packet
+            Some((inline, rest)) => Some((inline.len(), spill::write(rest)?)),
+        };
         Ok(())
     }
 

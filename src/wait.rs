@@ -55,7 +55,7 @@ pub(crate) fn until_ready<R>(
     let sends = events == PollFlags::OUT;
     // KERNEL: blocked receivers of one socket are woken one by one, polling ones all at once, so a receive
     // that may wait for ever blocks by itself.
-    let may_block = !sends && matches!(wait, Wait::Forever);
+    let mut may_block = !sends && matches!(wait, Wait::Forever);
     let mut pause = Pause::new(sends);
     loop {
         match attempt(may_block) {
@@ -69,7 +69,11 @@ pub(crate) fn until_ready<R>(
         if matches!(wait, Wait::Never) {
             return Err(Stop::WouldBlock);
         }
-        pause.sleep(&mut [PollFd::new(&socket, events)], wait)?;
+        match pause.sleep(&mut [PollFd::new(&socket, events)], wait) {
+            // A sandbox denies poll, as an RLIMIT_NOFILE of 0 does.
+            Err(Stop::Failed(_)) if !may_block && matches!(wait, Wait::Forever) => may_block = true,
+            slept => slept?,
+        }
     }
 }
 

@@ -445,6 +445,8 @@ fn g9_no_sigpipe() {
         drop(rx);
         for len in [1, 1_000_000] {
             assert!(matches!(tx.send("x".repeat(len)), Err(Error::Disconnected)));
+            let beside = tx.send_with_fds("x".repeat(len), &[tx.as_fd()]);
+            assert!(matches!(beside, Err(Error::Disconnected)));
         }
     });
 }
@@ -657,5 +659,80 @@ fn an_end_can_be_the_output_of_another_program() {
         drop(printf);
         assert_eq!(rx.recv().unwrap(), "hello");
         assert!(matches!(rx.recv(), Err(Error::Disconnected)));
+    });
+}
+
+#[test]
+fn a_fork_by_hand_beside_other_threads_leaves_no_lock_behind() {
+    in_own_process(|| {
+        let over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                    drop(channel::<u8>().unwrap());
+                }
+            });
+            for _ in 0..1000 {
+                let (tx, rx) = channel::<u32>().unwrap();
+                // SAFETY: the child does what needs no other thread, and no allocation: it has sent before.
+                #[allow(unsafe_code, reason = "this is about plain forks")]
+                match unsafe { nix::unistd::fork() }.unwrap() {
+                    nix::unistd::ForkResult::Child => {
+                        drop(rx);
+                        let sent = tx.try_send(7);
+                        drop(tx);
+                        // SAFETY: ends the process.
+                        unsafe { nix::libc::_exit(sent.is_err().into()) }
+                    }
+                    nix::unistd::ForkResult::Parent { child } => {
+                        drop(tx);
+                        assert_eq!(rx.recv().unwrap(), 7);
+                        assert!(matches!(rx.recv(), Err(Error::Disconnected)));
+                        nix::sys::wait::waitpid(child, None).unwrap();
+                    }
+                }
+            }
+            over.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+    });
+}
+
+#[test]
+fn sandboxes_that_deny_poll_can_send_and_receive() {
+    in_own_process(|| {
+        let (tx, rx) = channel::<u32>().unwrap();
+        let (done, wait_for_done) = channel::<()>().unwrap();
+        // KERNEL: with RLIMIT_NOFILE 0, poll(2) of even one descriptor is EINVAL.
+        let no_poll = || setrlimit(Resource::RLIMIT_NOFILE, 0, 0).unwrap();
+        let no_calls = || {
+            let calls = nix::libc::SYS_ppoll;
+            support::deny([calls, nix::libc::SYS_ioctl, nix::libc::SYS_getsockopt]);
+        };
+        let sandboxes: [&dyn Fn(); 2] = [&no_poll, &no_calls];
+        for sandbox in sandboxes {
+            while tx.try_send(1).is_ok() {}
+            let sender = forked(|| {
+                sandbox();
+                tx.send(2).unwrap();
+                done.send(()).unwrap();
+            });
+            until_asleep(sender.pid);
+            let found = rx.iter().map(Result::unwrap).find(|&number| number == 2);
+            assert_eq!(found, Some(2));
+            wait_for_done.recv().unwrap();
+            sender.join();
+            let (tx, rx) = channel::<u32>().unwrap();
+            let mut tx = Some(tx);
+            let receiver = forked(|| {
+                tx = None;
+                sandbox();
+                assert_eq!(rx.iter().map(Result::unwrap).sum::<u32>(), 3);
+            });
+            let tx = tx.unwrap();
+            tx.send(1).unwrap();
+            tx.send(2).unwrap();
+            drop(tx);
+            receiver.join();
+        }
     });
 }

@@ -66,6 +66,10 @@ fn arms_are_written_in_many_ways() {
         select! { default => {} }
         select! { default(Duration::ZERO) => {}, }
         let value = select! { default => 5 };
+        let from_blocks = select! {
+            recv({ tx.send(3).unwrap(); &rx }) -> message => message.is_ok(),
+        };
+        assert!(from_blocks);
         assert_eq!(value, 5);
         let orphan = || {
             let (_, rx) = channel::<u8>().unwrap();
@@ -320,6 +324,20 @@ fn a_set_of_cases_known_at_run_time() {
         select.remove(99);
         assert!(select.try_select().unwrap().is_none());
         assert_eq!(texts.recv().unwrap(), "left");
+    });
+}
+
+#[test]
+fn the_shortest_timeout_takes_what_is_there() {
+    in_own_process(|| {
+        let (tx, rx) = channel::<u32>().unwrap();
+        let mut select = Select::new();
+        select.recv(&rx);
+        for nanoseconds in 0..50_000 {
+            tx.send(1).unwrap();
+            let selected = select.select_timeout(Duration::from_nanos(nanoseconds % 500));
+            assert_eq!(selected.unwrap().recv(&rx).unwrap(), 1);
+        }
     });
 }
 

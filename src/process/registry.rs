@@ -3,18 +3,65 @@
 
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use rustix::io::{DupFlags, Errno, dup3, retry_on_intr};
 
-/// Their numbers. A set of numbers rather than of owners: an owner may be anywhere in memory that the
-/// child never looks at again, what keeps a channel open is the number.
-static LIVE: Mutex<Numbers> = Mutex::new(Numbers(Vec::new()));
+/// Their numbers, a bit for each, up to the largest that Linux gives out by default (`fs.nr_open`). Memory is
+/// taken up only by the part that is used.
+///
+/// A set of numbers rather than of owners: an owner may be anywhere in memory that the child never looks
+/// at again, what keeps a channel open is the number. And without a lock: after a fork by hand, another
+/// thread's would stay locked in the child for ever.
+static LIVE: [AtomicU64; 1 << 14] = [const { AtomicU64::new(0) }; 1 << 14];
 
-/// Keeps the registry as it is until dropped, for a fork: in the child, whoever else had it locked would
-/// never unlock it.
-pub(crate) fn lock() -> MutexGuard<'static, Numbers> {
-    LIVE.lock().unwrap_or_else(PoisonError::into_inner)
+/// How many words of `LIVE` have ever been used.
+static USED: AtomicUsize = AtomicUsize::new(0);
+
+/// Where a set of numbers has the bit of one: in which word, and the bit.
+fn place(number: RawFd) -> Option<(usize, u64)> {
+    let number = usize::try_from(number).ok()?;
+    Some((number / 64, 1 << (number % 64)))
+}
+
+// ORDERING: relaxed will do. Each bit changes with the opening and closing of its descriptor, and a fork has
+// all that its own thread did before it.
+fn register(number: RawFd) {
+    if let Some((word, bit)) = place(number) {
+        USED.fetch_max(word + 1, Ordering::Relaxed);
+        if let Some(word) = LIVE.get(word) {
+            word.fetch_or(bit, Ordering::Relaxed);
+        }
+    }
+}
+
+fn unregister(number: RawFd) {
+    if let Some((word, bit)) = place(number) {
+        if let Some(word) = LIVE.get(word) {
+            word.fetch_and(!bit, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The registered numbers that are not in `keep`.
+pub(crate) fn strays(keep: &Numbers) -> Numbers {
+    let kept = keep.0.iter().copied().chain(std::iter::repeat(0));
+    let live = LIVE.iter().take(USED.load(Ordering::Relaxed));
+    let words = live
+        .zip(kept)
+        .map(|(word, kept)| word.load(Ordering::Relaxed) & !kept);
+    Numbers(words.collect())
+}
+
+/// Puts `dead` in the place of these registered descriptors. For a child that has just been forked.
+///
+/// They are not closed: then the next descriptor that is opened could get a number by which some forgotten
+/// value, in a static for instance, still calls its end.
+pub(crate) fn make_inert(strays: &Numbers, dead: BorrowedFd<'_>) -> Result<(), Errno> {
+    strays.iter().try_for_each(|number| {
+        unregister(number);
+        replace(number, dead)
+    })
 }
 
 /// A descriptor that is registered for as long as it is open.
@@ -30,14 +77,14 @@ struct Entry(RawFd);
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        lock().remove(self.0);
+        unregister(self.0);
     }
 }
 
 impl Registered {
     pub(crate) fn new(fd: OwnedFd) -> Self {
         let number = fd.as_raw_fd();
-        lock().insert(number);
+        register(number);
         Registered {
             entry: Entry(number),
             fd,
@@ -62,14 +109,8 @@ impl AsFd for Registered {
 pub(crate) struct Numbers(Vec<u64>);
 
 impl Numbers {
-    /// The word of the set that has the bit of `number`, and the bit.
-    fn place(number: RawFd) -> Option<(usize, u64)> {
-        let number = usize::try_from(number).ok()?;
-        Some((number / 64, 1 << (number % 64)))
-    }
-
     pub(crate) fn insert(&mut self, number: RawFd) {
-        let Some((word, bit)) = Self::place(number) else {
+        let Some((word, bit)) = place(number) else {
             return;
         };
         if self.0.len() <= word {
@@ -80,13 +121,8 @@ impl Numbers {
         }
     }
 
-    fn remove(&mut self, number: RawFd) {
-        let Some((word, bit)) = Self::place(number) else {
-            return;
-        };
-        if let Some(word) = self.0.get_mut(word) {
-            *word &= !bit;
-        }
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.iter().all(|&word| word == 0)
     }
 
     fn iter(&self) -> impl Iterator<Item = RawFd> + '_ {
@@ -95,30 +131,6 @@ impl Numbers {
                 .filter(move |bit| word >> bit & 1 == 1)
                 .map(move |bit| first + bit)
         })
-    }
-
-    /// Whether there is any number that is not in `keep`.
-    pub(crate) fn exceeds(&self, keep: &Numbers) -> bool {
-        self.beyond(keep).any(|word| word != 0)
-    }
-
-    /// Word by word, those that are not in `keep`.
-    fn beyond(&self, keep: &Numbers) -> impl Iterator<Item = u64> {
-        let kept = keep.0.iter().copied().chain(std::iter::repeat(0));
-        self.0.iter().zip(kept).map(|(word, kept)| word & !kept)
-    }
-
-    /// Puts `dead` in the place of every registered descriptor but those of `keep`. For a child that has
-    /// just been forked.
-    ///
-    /// They are not closed: then the next descriptor that is opened could get a number by which some
-    /// forgotten value, in a static for instance, still calls its end.
-    pub(crate) fn make_inert(&mut self, keep: &Numbers, dead: BorrowedFd<'_>) -> Result<(), Errno> {
-        let strays = Numbers(self.beyond(keep).collect());
-        for (word, stray) in self.0.iter_mut().zip(&strays.0) {
-            *word &= !stray; // what is left is ours: other descriptors of the arguments are not
-        }
-        strays.iter().try_for_each(|number| replace(number, dead))
     }
 }
 
@@ -138,11 +150,32 @@ mod tests {
     #[test]
     fn numbers_are_a_set() {
         let mut numbers = Numbers::default();
+        assert!(numbers.is_empty());
         for number in [64, 3, 1000, 63, 3, -1] {
             numbers.insert(number);
         }
-        numbers.remove(1000);
-        numbers.remove(5000);
-        assert_eq!(numbers.iter().collect::<Vec<_>>(), [3, 63, 64]);
+        assert!(!numbers.is_empty());
+        assert_eq!(numbers.iter().collect::<Vec<_>>(), [3, 63, 64, 1000]);
+    }
+
+    #[test]
+    fn only_what_is_registered_and_not_kept_is_a_stray() {
+        // Numbers that no test has open.
+        let mut keep = Numbers::default();
+        for number in [500_000, 500_001, 500_064] {
+            register(number);
+        }
+        unregister(500_064);
+        keep.insert(500_001);
+        keep.insert(500_002);
+        let strays: Vec<_> = strays(&keep)
+            .iter()
+            .filter(|&number| number >= 500_000)
+            .collect();
+        assert_eq!(strays, [500_000]);
+        unregister(500_000);
+        unregister(500_001);
+        register(RawFd::MAX); // beyond the set: ignored
+        unregister(RawFd::MAX);
     }
 }

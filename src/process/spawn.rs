@@ -132,22 +132,20 @@ where
     let _ = stdout.flush(); // or both processes would print what it holds
     let mut abandoned = child::abandoned();
     child::reap_abandoned(&mut abandoned);
-    let mut live = registry::lock();
-    let dead = match live.exceeds(&keep) {
-        true => Some(socket::dead()?),
-        false => None,
+    let strays = registry::strays(&keep);
+    let dead = match strays.is_empty() {
+        true => None,
+        false => Some(socket::dead()?),
     };
     let Some(pid) = fork()? else {
         let ready = dead
             .as_ref()
-            .map_or(Ok(()), |dead| live.make_inert(&keep, dead.as_fd()));
-        drop(live);
+            .map_or(Ok(()), |dead| registry::make_inert(&strays, dead.as_fd()));
         abandoned.clear();
         drop((abandoned, stdout, dead, results));
         let ready = ready.map_err(|errno| Error::io("replace the ends of other channels", errno));
         end_child(result, ready, || f(args))
     };
-    drop(live);
     drop((abandoned, stdout));
 
     // Closed first, which leaves room for the pidfd.

@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::socket::{getsockopt, sockopt};
-use wormhole::{Error, Options, Sender, channel};
+use wormhole::{Error, Options, Receiver, Sender, channel};
 
 use crate::support::{in_own_process, open_fds};
 
@@ -155,11 +155,47 @@ fn the_default_limit_is_64_mib() {
 #[test]
 fn a_spilled_message_fills_the_channel_by_itself() {
     in_own_process(|| {
-        let (tx, rx) = channel::<String>().unwrap();
+        let (tx, rx) = Options::new().buffer(100_000).channel::<String>().unwrap();
         tx.send(text(1_000_000)).unwrap();
         assert!(matches!(tx.try_send(text(1_000_000)), Err(Error::Full)));
         assert_eq!(rx.recv().unwrap(), text(1_000_000));
         tx.try_send(text(1_000_000)).unwrap();
+    });
+}
+
+#[test]
+fn the_limit_goes_with_clones_and_is_the_default_for_ends_from_elsewhere() {
+    in_own_process(|| {
+        let (tx, rx) = Options::new()
+            .max_message_len(100)
+            .channel::<String>()
+            .unwrap();
+        let (clone_tx, clone_rx) = (tx.clone(), rx.clone());
+        let too_large = |error| matches!(error, Error::TooLarge { limit: 100, .. });
+        assert!(too_large(clone_tx.send(text(101)).unwrap_err()));
+        let generous = || Sender::<String>::try_from(tx.as_fd().try_clone_to_owned().unwrap());
+        generous().unwrap().send(text(101)).unwrap();
+        assert!(too_large(clone_rx.recv().unwrap_err()));
+
+        let beyond = (64 << 20) + 1;
+        let default = |error| {
+            matches!(
+                error,
+                Error::TooLarge {
+                    limit: 67_108_864,
+                    ..
+                }
+            )
+        };
+        assert!(default(generous().unwrap().send(text(beyond)).unwrap_err()));
+        let (carry, carried) = channel::<Receiver<String>>().unwrap();
+        carry.send(&rx).unwrap();
+        let packet = crate::support::packet_of_length(beyond as u64, b"");
+        let adopted = Receiver::<String>::try_from(rx.as_fd().try_clone_to_owned().unwrap());
+        for rx in [adopted.unwrap(), carried.recv().unwrap()] {
+            crate::support::raw_send(&tx, &packet, &[]);
+            assert!(default(rx.recv().unwrap_err()));
+        }
     });
 }
 
