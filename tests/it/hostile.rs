@@ -564,22 +564,41 @@ fn empty_packets_do_not_look_like_the_end() {
 
 #[test]
 fn a_last_message_just_before_the_end_is_received() {
+    use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+    use nix::unistd::Pid;
     in_own_process(|| {
-        let (hand, handed) = std::sync::mpsc::sync_channel::<Sender<u32>>(0);
+        // Sender and receiver on a processor each, if there are two.
+        let this = Pid::from_raw(0);
+        let allowed = sched_getaffinity(this).unwrap();
+        let cpus: Vec<_> = (0..CpuSet::count())
+            .filter(|&cpu| allowed.is_set(cpu).unwrap())
+            .collect();
+        let stay_on = move |cpu| {
+            let mut set = CpuSet::new();
+            set.set(cpu).unwrap();
+            sched_setaffinity(this, &set).unwrap();
+        };
+        let (hand, handed) = std::sync::mpsc::sync_channel::<Sender<u32>>(1);
+        let there = *cpus.last().unwrap();
         let sender = std::thread::spawn(move || {
+            stay_on(there);
+            let mut random = crate::support::Random::new(1);
             for tx in handed {
+                for _ in 0..random.below(1000) {
+                    std::hint::spin_loop();
+                }
                 tx.send(1).unwrap();
             }
         });
+        stay_on(cpus[0]);
         for _ in 0..20_000 {
             let (tx, rx) = channel::<u32>().unwrap();
             hand.send(tx).unwrap();
             // No wait: looks at the queue and at the end of the sender as often as possible.
-            let mut looks = std::iter::from_fn(|| Some(rx.try_recv()));
-            let received = looks.find(|look| !matches!(look, Err(Error::Empty)));
+            let looks = || std::iter::from_fn(|| Some(rx.try_recv()));
+            let received = looks().find(|look| !matches!(look, Err(Error::Empty)));
             assert_eq!(received.unwrap().unwrap(), 1);
-            let mut looks = std::iter::from_fn(|| Some(rx.try_recv()));
-            let end = looks.find(|look| !matches!(look, Err(Error::Empty)));
+            let end = looks().find(|look| !matches!(look, Err(Error::Empty)));
             assert!(matches!(end, Some(Err(Error::Disconnected))));
         }
         drop(hand);
