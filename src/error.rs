@@ -14,6 +14,9 @@ use crate::process::ChildEnd;
 /// to be sent was not sent at all, what failed to be received is consumed, its descriptors are closed,
 /// and the next call deals with the next message.
 ///
+/// As is the custom, the text of an error does not repeat its
+/// [`source`](std::error::Error::source): a program that prints errors should print that as well.
+///
 /// # Examples
 ///
 /// ```

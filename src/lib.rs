@@ -117,15 +117,19 @@
 //!
 //! # Limits
 //!
-//! - A channel is bounded by bytes: about 200 KB, or 278 small messages, by default
+//! - A channel is bounded by bytes: about 200 KB, or 278 messages of up to 184 bytes, by default
 //!   ([`Options::buffer`]). There is no unbounded channel, and no way to know how much is queued.
 //! - A message is at most 64 MiB of text unless set otherwise ([`Options::max_message_len`]). What does
-//!   not fit the socket's buffer goes through a memfd, at about half a millisecond for each MB.
+//!   not fit the socket's buffer, or 256 KiB, goes through a memfd beside the packet.
 //! - A message carries at most 253 descriptors, or 252 beside text that needs a memfd.
 //! - A message nests at most 127 levels deep: a deeper one is sent, and is an [`Error::Decode`] for its
 //!   receiver.
 //! - Each thread that receives has a buffer of 256 KiB, of which only what messages have filled takes up
-//!   memory. Each one that sends keeps its buffer, as long as it is at most 1 MiB.
+//!   memory, and one for long messages. Each one that sends has one, too. They are kept while they are at
+//!   most 1 MiB.
+//! - Whoever holds a copy of an end is trusted with it: it can take the messages of the others, and close or
+//!   change the socket. To close a descriptor that somebody has sent may take as long as its sender has
+//!   arranged (`SO_LINGER`).
 //!
 //! What JSON cannot carry:
 //!

@@ -60,8 +60,8 @@ impl Options {
     /// This is `SO_SNDBUF` of [`socket(7)`](https://man7.org/linux/man-pages/man7/socket.7.html): the
     /// kernel doubles the number to make room for its bookkeeping (some 770 bytes for a small message),
     /// and raises one that is below its minimum. The default is `net.core.wmem_default`, usually
-    /// 212,992 bytes, in which 278 small messages fit. A message longer than the buffer can still be
-    /// sent, through a memfd.
+    /// 212,992 bytes, in which 278 messages of up to 184 bytes fit. Of a longer message than the buffer
+    /// takes, or than 256 KiB, the rest is in a memfd and does not count.
     #[must_use]
     pub fn buffer(mut self, bytes: usize) -> Self {
         self.buffer = Some(bytes);
