@@ -180,6 +180,7 @@ mod sender;
 mod socket;
 mod socket_file;
 mod spill;
+mod spin;
 mod transfer;
 mod wait;
 

@@ -234,7 +234,9 @@ impl<T> Listener<T> {
     }
 
     fn accept_within(&self, wait: Wait) -> Result<(Receiver<T>, Peer)> {
-        let accepted = until_ready(&self.socket, PollFlags::IN, wait, |_| self.socket.accept());
+        let accepted = until_ready(&self.socket, PollFlags::IN, None, wait, |_| {
+            self.socket.accept()
+        });
         match accepted {
             Ok((socket, peer)) => {
                 let receiver = Receiver::new(Arc::new(socket), DEFAULT_MAX_MESSAGE_LEN);

@@ -196,7 +196,7 @@ impl<T: DeserializeOwned> ReceiverSet<T> {
     /// Waits until the kernel knows of messages, and gives their receivers a turn.
     fn look(&mut self, wait: Wait) -> Result<()> {
         let turns = &mut self.turns;
-        let looked = until_ready(&self.epoll, PollFlags::IN, wait, |may_block| {
+        let looked = until_ready(&self.epoll, PollFlags::IN, None, wait, |may_block| {
             let now = (!may_block).then_some(Timespec::default());
             let mut events = [MaybeUninit::uninit(); BATCH];
             let (events, _) = epoll::wait(&self.epoll, &mut events, now.as_ref())?;

@@ -9,6 +9,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, ioctl_fionread, retry_on_intr};
@@ -22,6 +23,7 @@ use crate::ancillary::Space;
 use crate::error::{Error, Result};
 use crate::packet::MAX_PACKET;
 use crate::process::registry::Registered;
+use crate::spin::Spin;
 
 pub(crate) use listen::Address;
 pub use peer::Peer;
@@ -32,16 +34,19 @@ pub(crate) const MAX_FDS: usize = 253;
 
 /// A socket that is one end of a channel. All clones of an end within a process share one.
 #[derive(Debug)]
-pub(crate) struct Socket(Registered);
+pub(crate) struct Socket {
+    fd: Registered,
+    spin: Spin,
+}
 
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.fd.as_fd()
     }
 }
 
 /// Makes the two sockets of a channel, the sending one first.
-pub(crate) fn pair(buffer: Option<usize>) -> Result<(Socket, Socket)> {
+pub(crate) fn pair(buffer: Option<usize>, spin: Duration) -> Result<(Socket, Socket)> {
     let (sending, receiving) = socketpair(
         AddressFamily::UNIX,
         SocketType::SEQPACKET,
@@ -56,7 +61,8 @@ pub(crate) fn pair(buffer: Option<usize>) -> Result<(Socket, Socket)> {
     if let Some(bytes) = buffer {
         set_buffer(&sending, bytes)?;
     }
-    Ok((Socket::new(sending), Socket::new(receiving)))
+    let socket = |fd| Socket::with_spin(fd, spin);
+    Ok((socket(sending), socket(receiving)))
 }
 
 /// Makes a socket whose peer is gone: who sends or receives on it is told so.
@@ -91,7 +97,18 @@ fn buffer_size(sending: BorrowedFd<'_>) -> Result<usize, Errno> {
 
 impl Socket {
     fn new(fd: OwnedFd) -> Self {
-        Socket(Registered::new(fd))
+        Self::with_spin(fd, Spin::DEFAULT_LIMIT)
+    }
+
+    fn with_spin(fd: OwnedFd, limit: Duration) -> Self {
+        Socket {
+            fd: Registered::new(fd),
+            spin: Spin::new(limit),
+        }
+    }
+
+    pub(crate) fn spin(&self) -> &Spin {
+        &self.spin
     }
 
     /// Takes over a descriptor that came from elsewhere, after checking what it is.
@@ -133,14 +150,15 @@ impl Socket {
     /// Gives up the descriptor, or a duplicate if other clones of the end still use it.
     pub(crate) fn release(socket: Arc<Self>) -> Result<OwnedFd> {
         match Arc::try_unwrap(socket) {
-            Ok(socket) => Ok(socket.0.release()),
+            Ok(socket) => Ok(socket.fd.release()),
             Err(shared) => shared.duplicate_fd(),
         }
     }
 
     /// Makes a second socket of the same end of the channel.
     pub(crate) fn duplicate(&self) -> Result<Self> {
-        self.duplicate_fd().map(Socket::new)
+        let fd = self.duplicate_fd()?;
+        Ok(Self::with_spin(fd, self.spin.limit()))
     }
 
     fn duplicate_fd(&self) -> Result<OwnedFd> {

@@ -93,9 +93,13 @@ impl Outbound {
             count += 1;
         }
         let fds = places.get(..count).unwrap_or_default();
-        until_ready(socket, PollFlags::OUT, wait, |may_block| {
-            socket.send(bytes, fds, may_block)
-        })
+        until_ready(
+            socket,
+            PollFlags::OUT,
+            Some(socket.spin()),
+            wait,
+            |may_block| socket.send(bytes, fds, may_block),
+        )
     }
 }
 
@@ -140,9 +144,13 @@ impl Inbound {
             *packet = vec![0; MAX_PACKET]; // fresh zeroed memory, which takes up none until written to
         }
         let mut fds = fd::incoming();
-        let received = until_ready(socket, PollFlags::IN, wait, |may_block| {
-            socket.recv(&mut packet, |fd| fds.push(Some(fd)), may_block)
-        });
+        let received = until_ready(
+            socket,
+            PollFlags::IN,
+            Some(socket.spin()),
+            wait,
+            |may_block| socket.recv(&mut packet, |fd| fds.push(Some(fd)), may_block),
+        );
         let len = match received {
             Ok(Received::Packet { lost: true, .. }) => return Err(Error::FdsLost),
             Ok(Received::Packet { len, .. }) => len,

@@ -1,10 +1,13 @@
 //! How a call waits: try, and sleep in the kernel until another try is worth it.
 
 use std::os::fd::AsFd;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+
+use crate::spin::{Spin, Waited};
 
 /// How long a call may wait.
 #[derive(Clone, Copy, Debug)]
@@ -43,19 +46,23 @@ pub(crate) enum Stop {
     Failed(Errno),
 }
 
-/// Runs `attempt` until it has a result, waiting in between for one of `events`.
+/// Runs `attempt` until it has a result, waiting in between for one of `events`, awake at first if `spin` says
+/// so.
 ///
 /// `attempt` is told whether it may block, and says `AGAIN` if it would have to and may not.
 pub(crate) fn until_ready<R>(
     socket: impl AsFd,
     events: PollFlags,
+    spin: Option<&Spin>,
     wait: Wait,
     mut attempt: impl FnMut(bool) -> Result<R, Errno>,
 ) -> Result<R, Stop> {
     let sends = events == PollFlags::OUT;
     // KERNEL: blocked receivers of one socket are woken one by one, polling ones all at once, so a receive
     // that may wait for ever blocks by itself.
-    let mut may_block = !sends && matches!(wait, Wait::Forever);
+    let can_block = !sends && matches!(wait, Wait::Forever);
+    let mut may_block = can_block && spin.is_none();
+    let mut waited: Option<Waited<'_>> = None;
     let mut pause = Pause::new(sends);
     loop {
         match attempt(may_block) {
@@ -64,10 +71,26 @@ pub(crate) fn until_ready<R>(
             // timeout on the socket they share.
             Err(Errno::AGAIN) => {}
             Err(errno) => return Err(Stop::Failed(errno)),
-            Ok(result) => return Ok(result),
+            Ok(result) => {
+                waited.iter_mut().for_each(Waited::learn);
+                return Ok(result);
+            }
         }
         if matches!(wait, Wait::Never) {
             return Err(Stop::WouldBlock);
+        }
+        if let Some(spin) = spin {
+            if waited
+                .get_or_insert_with(|| Waited::new(spin))
+                .goes_on(wait)
+            {
+                thread::yield_now();
+                continue;
+            }
+            if can_block && !may_block {
+                may_block = true;
+                continue;
+            }
         }
         match pause.sleep(&mut [PollFd::new(&socket, events)], wait) {
             // A sandbox denies poll, as an RLIMIT_NOFILE of 0 does.

@@ -307,7 +307,7 @@ impl Process {
         if let Some(end) = &self.end {
             return Ok(end.clone());
         }
-        let reaped = until_ready(&*self.pidfd, PollFlags::IN, wait, |may_block| {
+        let reaped = until_ready(&*self.pidfd, PollFlags::IN, None, wait, |may_block| {
             reap(&self.pidfd, may_block)?.ok_or(Errno::AGAIN)
         });
         match reaped {

@@ -1,0 +1,209 @@
+//! Waiting awake: looking again and again before going to sleep, as long as that has been paying off.
+//!
+//! To be woken costs more than most answers take to come, so who waits for an answer does better to look
+//! again. Who waits for something that comes now and then would only burn the processor. And where other
+//! processes want the processor, who yields it between two looks may be without it for milliseconds, when
+//! sleeping would have had it back as soon as the answer came. So each time that it was in vain, or too slow,
+//! it takes twice as many quick answers until it is tried again.
+
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::wait::Wait;
+
+/// What one end of a channel has learned about its waits.
+#[derive(Debug)]
+pub(crate) struct Spin {
+    limit: Duration,
+    /// How many quick answers there have been lately, less those that it takes to try again.
+    score: AtomicI32,
+    /// How many it takes after the next failure.
+    penalty: AtomicI32,
+}
+
+impl Spin {
+    pub(crate) const DEFAULT_LIMIT: Duration = Duration::from_micros(50);
+
+    /// At this score it waits awake.
+    const ENOUGH: i32 = 4;
+    const MOST: i32 = 8;
+    const FIRST_PENALTY: i32 = 8;
+    const LAST_PENALTY: i32 = 4096;
+
+    pub(crate) fn new(limit: Duration) -> Self {
+        Spin {
+            limit,
+            score: AtomicI32::new(0),
+            penalty: AtomicI32::new(Self::FIRST_PENALTY),
+        }
+    }
+
+    pub(crate) fn limit(&self) -> Duration {
+        self.limit
+    }
+
+    // ORDERING: mere estimates, of which several threads may overwrite each other's.
+    fn pays_off(&self) -> bool {
+        !self.limit.is_zero() && self.score.load(Ordering::Relaxed) >= Self::ENOUGH
+    }
+
+    fn succeeded(&self, awake: bool) {
+        let score = self.score.load(Ordering::Relaxed);
+        self.score
+            .store((score + 1).min(Self::MOST), Ordering::Relaxed);
+        if awake {
+            let penalty = self.penalty.load(Ordering::Relaxed);
+            self.penalty
+                .store((penalty - 1).max(Self::FIRST_PENALTY), Ordering::Relaxed);
+        }
+    }
+
+    fn failed(&self) {
+        let penalty = self.penalty.load(Ordering::Relaxed);
+        self.score.store(-penalty, Ordering::Relaxed);
+        self.penalty
+            .store((penalty * 2).min(Self::LAST_PENALTY), Ordering::Relaxed);
+    }
+
+    fn was_slow(&self) {
+        let score = self.score.load(Ordering::Relaxed);
+        self.score
+            .store(score.min((score - 1).max(0)), Ordering::Relaxed);
+    }
+}
+
+/// One wait of an end, from the first look that was in vain.
+#[derive(Debug)]
+pub(crate) struct Waited<'a> {
+    spin: &'a Spin,
+    since: Instant,
+    awake: bool,
+}
+
+impl<'a> Waited<'a> {
+    pub(crate) fn new(spin: &'a Spin) -> Self {
+        Waited {
+            spin,
+            since: Instant::now(),
+            awake: spin.pays_off(),
+        }
+    }
+
+    /// Whether to look once more at once.
+    pub(crate) fn goes_on(&mut self, wait: Wait) -> bool {
+        if !self.awake {
+            return false;
+        }
+        self.awake = self.since.elapsed() < self.spin.limit && !wait.is_over();
+        if !self.awake {
+            self.spin.failed();
+        }
+        self.awake
+    }
+
+    /// What was waited for has come.
+    pub(crate) fn learn(&mut self) {
+        // Asleep, the time to be woken is in it, about as long again.
+        let is_quick = self.since.elapsed() <= self.spin.limit * 2;
+        match (self.awake, is_quick) {
+            (awake, true) => self.spin.succeeded(awake),
+            (true, false) => self.spin.failed(),
+            (false, false) => self.spin.was_slow(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(3600);
+    const SHORT: Duration = Duration::from_nanos(1);
+
+    /// A wait that ends at once: quick with a limit that is long, slow with one that is short.
+    fn wait(spin: &Spin) -> bool {
+        let mut waited = Waited::new(spin);
+        let awake = waited.awake;
+        while waited.since.elapsed() <= SHORT * 2 {}
+        waited.learn();
+        awake
+    }
+
+    #[test]
+    fn it_takes_some_quick_answers_to_wait_awake() {
+        let spin = Spin::new(LONG);
+        for _ in 0..Spin::ENOUGH {
+            assert!(!wait(&spin));
+        }
+        for _ in 0..300 {
+            assert!(wait(&spin));
+        }
+        assert_eq!(spin.score.load(Ordering::Relaxed), Spin::MOST);
+    }
+
+    #[test]
+    fn each_failure_doubles_the_number_of_quick_answers_that_it_takes() {
+        let mut spin = Spin::new(LONG);
+        for penalty in [8, 16, 32, 64] {
+            while !wait(&spin) {}
+            spin.penalty.store(penalty, Ordering::Relaxed);
+            spin.limit = SHORT; // too slow, although awake
+            assert!(wait(&spin));
+            assert_eq!(spin.penalty.load(Ordering::Relaxed), 2 * penalty);
+            spin.limit = LONG;
+            let asleep = (0..).take_while(|_| !wait(&spin)).count();
+            assert_eq!(i32::try_from(asleep), Ok(penalty + Spin::ENOUGH));
+        }
+        spin.penalty.store(Spin::LAST_PENALTY, Ordering::Relaxed);
+        spin.failed();
+        spin.failed();
+        assert_eq!(spin.penalty.load(Ordering::Relaxed), Spin::LAST_PENALTY);
+        for _ in 0..Spin::LAST_PENALTY + Spin::ENOUGH + 2 * Spin::LAST_PENALTY {
+            wait(&spin);
+        }
+        assert_eq!(spin.penalty.load(Ordering::Relaxed), Spin::FIRST_PENALTY);
+    }
+
+    /// Waits awake until that ends in vain.
+    fn spin_out(waited: &mut Waited<'_>) {
+        while waited.goes_on(Wait::Forever) {}
+        assert!(!waited.awake);
+    }
+
+    #[test]
+    fn a_wait_in_vain_ends_it() {
+        let mut spin = Spin::new(LONG);
+        while !wait(&spin) {}
+        spin.limit = SHORT;
+        spin_out(&mut Waited::new(&spin));
+        assert_eq!(spin.score.load(Ordering::Relaxed), -Spin::FIRST_PENALTY);
+    }
+
+    #[test]
+    fn slow_answers_end_it() {
+        let mut spin = Spin::new(LONG);
+        for _ in 0..Spin::ENOUGH - 1 {
+            wait(&spin);
+        }
+        spin.limit = SHORT;
+        for _ in 0..10 {
+            assert!(!wait(&spin));
+        }
+        assert_eq!(spin.score.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_deadline_ends_it_as_well() {
+        let spin = Spin::new(LONG);
+        while !wait(&spin) {}
+        assert!(Waited::new(&spin).goes_on(Wait::at_most(LONG)));
+        assert!(!Waited::new(&spin).goes_on(Wait::at_most(Duration::ZERO)));
+    }
+
+    #[test]
+    fn zero_turns_it_off() {
+        let spin = Spin::new(Duration::ZERO);
+        spin.score.store(Spin::MOST, Ordering::Relaxed);
+        assert!(!Waited::new(&spin).goes_on(Wait::Forever));
+    }
+}
