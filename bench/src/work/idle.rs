@@ -8,7 +8,7 @@ use nix::time::{ClockId, clock_gettime};
 
 use super::many::channels;
 use super::talk::expect;
-use super::{Pace, Row, Task, Unit, every_small};
+use super::{Job, Pace, Row, Unit, every_small};
 use crate::Outcome;
 use crate::message::Message;
 use crate::peer::Carrier;
@@ -54,14 +54,14 @@ pub(super) fn rows(descriptors: u64) -> Vec<Row> {
     ]
 }
 
-fn row(item: &'static str, title: String, unit: Unit, pace: Pace, task: impl Task) -> Row {
+fn row(item: &'static str, title: String, unit: Unit, pace: Pace, job: impl Job) -> Row {
     Row {
         item,
         title,
         scale: None,
         unit,
         pace,
-        entries: Box::new(move || every_small(task)),
+        entries: Box::new(move || every_small(job)),
     }
 }
 
@@ -74,7 +74,7 @@ fn now() -> Outcome<u64> {
 #[derive(Clone, Copy)]
 struct Paced;
 
-impl Task for Paced {
+impl Job for Paced {
     fn run<C: Carrier<T>, T: Message>(self, load: &T, operations: u64) -> Outcome<Sample> {
         let (mut tx, mut rx) = C::open(load)?;
         let (usage, arrivals, tallies) = beside(
@@ -127,7 +127,7 @@ impl Task for Paced {
 #[derive(Clone, Copy)]
 struct Idle;
 
-impl Task for Idle {
+impl Job for Idle {
     fn run<C: Carrier<T>, T: Message>(self, load: &T, operations: u64) -> Outcome<Sample> {
         let (mut tx, mut rx) = C::open(load)?;
         let (usage, (), _) = beside(
@@ -162,7 +162,7 @@ impl Task for Idle {
 #[derive(Clone, Copy)]
 struct Memory;
 
-impl Task for Memory {
+impl Job for Memory {
     fn run<C: Carrier<T>, T: Message>(self, load: &T, operations: u64) -> Outcome<Sample> {
         let count = usize::try_from(operations)?;
         let mut channels = Vec::with_capacity(count);

@@ -163,35 +163,31 @@ pub(crate) fn rows(descriptors: u64) -> Vec<Row> {
 }
 
 /// What can be done with messages of any type, by every contender that encodes them.
-trait Task: Copy + 'static {
+trait Job: Copy + 'static {
     fn run<C: Carrier<T>, T: Message>(self, load: &T, operations: u64) -> Outcome<Sample>;
 }
 
-/// The entries of all contenders for a task with this message.
-fn every<T: Message>(task: impl Task, load: T) -> Vec<Entry> {
-    fn entry<C: Carrier<T>, T: Message>(
-        name: &'static str,
-        task: impl Task,
-        load: &Arc<T>,
-    ) -> Entry {
+/// The entries of all contenders for a job with this message.
+fn every<T: Message>(job: impl Job, load: T) -> Vec<Entry> {
+    fn entry<C: Carrier<T>, T: Message>(name: &'static str, job: impl Job, load: &Arc<T>) -> Entry {
         let load = Arc::clone(load);
-        Entry::new(name, move |operations| task.run::<C, T>(&load, operations))
+        Entry::new(name, move |operations| job.run::<C, T>(&load, operations))
     }
     let load = &Arc::new(load);
     vec![
-        entry::<Wormhole, T>(peer::WORMHOLE, task, load),
-        entry::<Raw, T>(peer::RAW, task, load),
-        entry::<IpcChannel, T>(peer::IPC_CHANNEL, task, load),
-        entry::<UnixIpc, T>(peer::UNIX_IPC, task, load),
-        entry::<TinyNixIpc, T>(peer::TINY_NIX_IPC, task, load),
-        entry::<JsonLines, T>(peer::JSON_LINES, task, load),
-        entry::<Threads, T>(peer::THREADS, task, load),
+        entry::<Wormhole, T>(peer::WORMHOLE, job, load),
+        entry::<Raw, T>(peer::RAW, job, load),
+        entry::<IpcChannel, T>(peer::IPC_CHANNEL, job, load),
+        entry::<UnixIpc, T>(peer::UNIX_IPC, job, load),
+        entry::<TinyNixIpc, T>(peer::TINY_NIX_IPC, job, load),
+        entry::<JsonLines, T>(peer::JSON_LINES, job, load),
+        entry::<Threads, T>(peer::THREADS, job, load),
     ]
 }
 
-/// Those of a task that sends the small message.
-fn every_small(task: impl Task) -> Vec<Entry> {
-    every(task, message::small())
+/// Those of a job that sends the small message.
+fn every_small(job: impl Job) -> Vec<Entry> {
+    every(job, message::small())
 }
 
 /// How many operations warm up so many that are measured.

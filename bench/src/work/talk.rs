@@ -2,7 +2,7 @@
 
 use anyhow::ensure;
 
-use super::{Entry, Pace, Row, Task, Unit, every, every_small, size_name, warmup};
+use super::{Entry, Job, Pace, Row, Unit, every, every_small, size_name, warmup};
 use crate::Outcome;
 use crate::message::{self, Message};
 use crate::peer::{self, Carrier, Got, python};
@@ -105,7 +105,7 @@ fn one_way<C: Carrier<L>, L: Sync>(place: Place, load: &L, operations: u64) -> O
 #[derive(Clone, Copy)]
 struct RoundTrip(Place);
 
-impl Task for RoundTrip {
+impl Job for RoundTrip {
     fn run<C: Carrier<T>, T: Message>(self, load: &T, operations: u64) -> Outcome<Sample> {
         round_trip::<C, C, T, T>(self.0, load, load, operations)
     }
@@ -114,7 +114,7 @@ impl Task for RoundTrip {
 #[derive(Clone, Copy)]
 struct OneWay(Place);
 
-impl Task for OneWay {
+impl Job for OneWay {
     fn run<C: Carrier<T>, T: Message>(self, load: &T, operations: u64) -> Outcome<Sample> {
         Ok(one_way::<C, T>(self.0, load, operations)?.per(operations))
     }
@@ -123,7 +123,7 @@ impl Task for OneWay {
 #[derive(Clone, Copy)]
 struct Create;
 
-impl Task for Create {
+impl Job for Create {
     fn run<C: Carrier<T>, T: Message>(self, load: &T, operations: u64) -> Outcome<Sample> {
         let (usage, (), _) = crate::process::together(Vec::new(), |side| {
             for turn in 0..warmup(operations) + operations {
