@@ -48,6 +48,9 @@ impl Options {
         if options.write_docs && !options.only.is_empty() {
             bail!("--write-docs writes about all items, so --only does not go with it");
         }
+        if options.write_docs && options.quick {
+            bail!("--write-docs takes a full run: the figures of --quick are rough");
+        }
         Ok(options)
     }
 
@@ -67,7 +70,7 @@ cargo run --release -p wormhole-bench -- [OPTIONS]
   --quick        Fewer and shorter rounds: under 30 seconds, rough figures
   --only NAME    Only the item of that name, or those whose names begin so; may be repeated
   --json FILE    Write every single measurement to FILE
-  --write-docs   Write docs/benchmarks.md and its plots
+  --write-docs   Write docs/benchmarks.md and its plots, after a full run of all items
   -h, --help     This text
 
 Items:
@@ -99,6 +102,7 @@ mod tests {
             vec!["--only", "nothing"],
             vec!["file"],
             vec!["--write-docs", "--only", "text"],
+            vec!["--write-docs", "--quick"],
         ] {
             assert!(Options::parse(&arguments).is_err(), "{arguments:?}");
         }

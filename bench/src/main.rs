@@ -9,9 +9,11 @@ mod measure;
 mod message;
 mod page;
 mod peer;
+mod place;
 mod plot;
 mod process;
 mod report;
+mod sample;
 mod stats;
 mod work;
 
@@ -20,8 +22,9 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::cli::Options;
 use crate::measure::{Settings, Table, measure};
@@ -46,7 +49,7 @@ fn run() -> Outcome<ExitCode> {
         print!("{}", cli::help());
         return Ok(ExitCode::SUCCESS);
     }
-    let descriptors = process::raise_descriptor_limit()?;
+    let descriptors = raise_descriptor_limit()?;
     if cfg!(debug_assertions) {
         eprintln!("This is a build without optimization: the figures mean nothing. Use --release.");
     }
@@ -96,4 +99,15 @@ fn measured(options: &Options, descriptors: u64) -> Outcome<Vec<Table>> {
         );
     }
     Ok(tables)
+}
+
+/// Raises this process's limit of open descriptors as far as it may, and returns it.
+fn raise_descriptor_limit() -> Outcome<u64> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    ensure!(
+        hard >= 1024,
+        "{hard} open descriptors (RLIMIT_NOFILE) are too few: 1024 are needed, 20100 for everything"
+    );
+    Ok(hard)
 }

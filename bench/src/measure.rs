@@ -6,7 +6,8 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 
 use crate::peer::WORMHOLE;
-use crate::process::{Sample, isolated};
+use crate::process::isolated;
+use crate::sample::Sample;
 use crate::stats::{Spread, ratios, spread};
 use crate::work::{Entry, Pace, Row, Run, Unit};
 
@@ -34,9 +35,9 @@ impl Settings {
             Settings {
                 quick,
                 rounds: 3,
-                least: 1,
+                least: 2,
                 target: Duration::from_millis(4),
-                budget: Duration::from_millis(200),
+                budget: Duration::from_millis(350),
                 deadline: Duration::from_secs(10),
             }
         } else {

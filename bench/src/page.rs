@@ -40,7 +40,9 @@ are measured in one run, one after the other in each round, so that whatever dis
 alike. A figure is the median of the rounds. “× wormhole” is the contender's figure divided by wormhole's of the
 same round: the median of these ratios, and the range of the middle half of them. Above 1 wormhole is faster, or
 smaller. Processor time is that of all processes together. Every receiver compares what it received with what
-was sent, in the time that is measured, and every sender makes its message anew.
+was sent, in the time that is measured, and every sender makes its message anew. The cores are fixed where it says
+so: left alone, the kernel puts two processes that wake each other sometimes on one core and sometimes on two, and a
+round trip then takes ten times as long.
 
 The contenders:
 

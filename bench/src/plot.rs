@@ -21,8 +21,10 @@ const CURVES: [(&str, &str); 3] = [
 /// Items whose contenders are bars.
 const BARS: [&str; 4] = ["round-trip", "stream", "create", "memory"];
 
+/// The size of a plot with curves.
 const SIZE: (u32, u32) = (760, 420);
-const BAR_HEIGHT: u32 = 34;
+/// The height of a line with a bar.
+const LINE: u32 = 30;
 
 /// Whether an item has a plot.
 pub(crate) fn has_plot(item: &str) -> bool {
@@ -37,12 +39,12 @@ pub(crate) fn file_name(item: &str) -> String {
 /// The plot of an item as SVG, if it has one and there is something to show.
 pub(crate) fn item(item: &str, title: &str, tables: &[Table]) -> Outcome<Option<String>> {
     let own: Vec<&Table> = tables.iter().filter(|table| table.item == item).collect();
-    let Some(first) = own.first() else {
+    if own.is_empty() {
         return Ok(None);
-    };
+    }
     let mut svg = String::new();
     if BARS.contains(&item) {
-        bars(&mut svg, title, first).map_err(|error| anyhow!("{error}"))?;
+        bars(&mut svg, title, &own).map_err(|error| anyhow!("{error}"))?;
     } else if let Some((_, axis)) = CURVES.iter().find(|(name, _)| *name == item) {
         curves(&mut svg, title, axis, &own).map_err(|error| anyhow!("{error}"))?;
     } else {
@@ -73,32 +75,48 @@ fn colour(contender: &str) -> RGBColor {
 
 type Drawn = Result<(), Box<dyn std::error::Error>>;
 
-/// One bar for each contender that was measured, with its figure, from little to much.
-fn bars(svg: &mut String, title: &str, table: &Table) -> Drawn {
-    let measured = |line: &Line| Some((line.contender, line.value()?.median));
-    let mut bars: Vec<(&str, f64)> = table.lines.iter().filter_map(measured).collect();
-    bars.sort_by(|a, b| a.1.total_cmp(&b.1));
-    let longest = bars.last().map_or(1.0, |bar| bar.1).max(1.0);
-    let count = u32::try_from(bars.len())?;
-    let height = 60 + BAR_HEIGHT * count;
-    let area = SVGBackend::with_string(svg, (SIZE.0, height)).into_drawing_area();
+/// For each row one bar a contender that was measured, with its figure, from little to much.
+fn bars(svg: &mut String, title: &str, tables: &[&Table]) -> Drawn {
+    let lines = tables
+        .iter()
+        .map(|table| sorted(table).len())
+        .sum::<usize>();
+    let lines = u32::try_from(lines + 2 * tables.len())?;
+    let area = SVGBackend::with_string(svg, (SIZE.0, LINE * lines + 8)).into_drawing_area();
     area.fill(&WHITE)?;
     let style = ("sans-serif", 15).into_font();
     let heading = ("sans-serif", 18).into_font();
-    area.draw(&Text::new(title.to_owned(), (16, 16), heading))?;
     let (left, room) = (150, f64::from(SIZE.0) - 150.0 - 100.0);
-    for (place, (name, value)) in bars.iter().enumerate() {
-        let top = 50 + i32::try_from(BAR_HEIGHT)? * i32::try_from(place)?;
-        #[allow(clippy::cast_possible_truncation, reason = "pixels")]
-        let right = left + (value / longest * room).round().max(1.0) as i32;
-        let bar = [(left, top), (right, top + 22)];
-        area.draw(&Text::new((*name).to_owned(), (16, top + 3), style.clone()))?;
-        area.draw(&Rectangle::new(bar, colour(name).filled()))?;
-        let figure = quantity(*value, table.unit);
-        area.draw(&Text::new(figure, (right + 8, top + 3), style.clone()))?;
+    let step = i32::try_from(LINE)?;
+    let mut top = 0;
+    for table in tables {
+        let text = format!("{title}, {}", table.title);
+        area.draw(&Text::new(text, (16, top + 12), heading.clone()))?;
+        top += step + step / 3;
+        let bars = sorted(table);
+        let longest = bars.last().map_or(1.0, |bar| bar.1).max(1.0);
+        for (name, value) in bars {
+            #[allow(clippy::cast_possible_truncation, reason = "pixels")]
+            let right = left + (value / longest * room).round().max(1.0) as i32;
+            let bar = [(left, top), (right, top + step - 10)];
+            area.draw(&Text::new(name.to_owned(), (16, top + 2), style.clone()))?;
+            area.draw(&Rectangle::new(bar, colour(name).filled()))?;
+            let figure = quantity(value, table.unit);
+            area.draw(&Text::new(figure, (right + 8, top + 2), style.clone()))?;
+            top += step;
+        }
+        top += step * 2 / 3;
     }
     area.present()?;
     Ok(())
+}
+
+/// The contenders that were measured, and their medians, from little to much.
+fn sorted(table: &Table) -> Vec<(&'static str, f64)> {
+    let measured = |line: &Line| Some((line.contender, line.value()?.median));
+    let mut bars: Vec<_> = table.lines.iter().filter_map(measured).collect();
+    bars.sort_by(|a, b| a.1.total_cmp(&b.1));
+    bars
 }
 
 /// A curve for each contender over the scale of the rows, both axes logarithmic.
@@ -127,7 +145,7 @@ fn curves(svg: &mut String, title: &str, axis: &str, tables: &[&Table]) -> Drawn
         .margin_right(28)
         .x_label_area_size(44)
         .y_label_area_size(72)
-        .build_cartesian_2d(x.log_scale(), y.log_scale())?;
+        .build_cartesian_2d(x.log_scale().base(4.0), y.log_scale())?;
     chart
         .configure_mesh()
         .light_line_style(WHITE)
@@ -136,7 +154,8 @@ fn curves(svg: &mut String, title: &str, axis: &str, tables: &[&Table]) -> Drawn
         .y_label_formatter(&|value| quantity(*value, first.unit))
         .label_style(("sans-serif", 13))
         .draw()?;
-    for (place, line) in first.lines.iter().enumerate() {
+    // wormhole, the first, on top.
+    for (place, line) in first.lines.iter().enumerate().rev() {
         let points = points(place);
         if points.is_empty() {
             continue;
@@ -161,4 +180,41 @@ fn curves(svg: &mut String, title: &str, axis: &str, tables: &[&Table]) -> Drawn
         .draw()?;
     area.present()?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample::Sample;
+
+    fn table(item: &'static str, scale: u32) -> Table {
+        let line = |contender, value| Line {
+            contender,
+            operations: 1,
+            samples: vec![Some(Sample { value, cpu: value })],
+            problem: None,
+        };
+        Table {
+            item,
+            title: format!("of {scale}"),
+            scale: Some(scale),
+            unit: Unit::Time,
+            lines: vec![line(WORMHOLE, f64::from(scale)), line(RAW, 1.0)],
+        }
+    }
+
+    #[test]
+    fn contenders_are_in_the_plots_of_their_items() {
+        for name in ["stream", "text"] {
+            let tables = [table(name, 10), table(name, 1000)];
+            let svg = item(name, "Title", &tables).unwrap().unwrap();
+            assert!(svg.contains("Title") && svg.contains(WORMHOLE) && svg.contains(RAW));
+        }
+    }
+
+    #[test]
+    fn an_item_without_results_has_no_plot() {
+        assert_eq!(item("text", "Title", &[]).unwrap(), None);
+        assert_eq!(item("paced", "Title", &[table("paced", 1)]).unwrap(), None);
+    }
 }

@@ -13,33 +13,26 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow, bail, ensure};
+use anyhow::{Context, anyhow, bail};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl::set_pdeathsig;
-use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
+use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::time::TimeValLike;
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork, getpid, getppid};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 
 use crate::Outcome;
+use crate::place::Place;
+use crate::sample::Usage;
 
 /// What a side sends to the leader when it is ready to start. No report begins so.
 const READY: u8 = b'!';
 
 /// How long a failed leader waits for what the other sides have to say about it.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-
-/// What a measurement has taken, all processes together.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Usage {
-    /// From the common start to the end of the leader's part.
-    pub(crate) wall: Duration,
-    /// Time on the processors, of all sides.
-    pub(crate) cpu: Duration,
-}
 
 /// Numbers that a side hands to the leader at its end.
 pub(crate) type Tally = Vec<u64>;
@@ -154,10 +147,19 @@ pub(crate) fn together<R>(
 
 /// The same with one other side, in a thread if the contender knows no processes.
 pub(crate) fn beside<R>(
+    place: Place,
     in_thread: bool,
     other: impl FnOnce(&mut Side) -> Outcome<Tally> + Send,
     own: impl FnOnce(&mut Side) -> Outcome<R>,
 ) -> Outcome<(Usage, R, Vec<Tally>)> {
+    let other = move |side: &mut Side| {
+        place.settle(1)?;
+        other(side)
+    };
+    let own = |side: &mut Side| {
+        place.settle(0)?;
+        own(side)
+    };
     if in_thread {
         threads(vec![Box::new(other)], own)
     } else {
@@ -324,38 +326,6 @@ fn forked() -> Outcome<Option<Pid>> {
 fn end(result: Outcome<()>) -> ! {
     // SAFETY: has no preconditions.
     unsafe { nix::libc::_exit(i32::from(result.is_err())) }
-}
-
-/// Raises this process's limit of open descriptors as far as it may, and returns it.
-pub(crate) fn raise_descriptor_limit() -> Outcome<u64> {
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
-    ensure!(
-        hard >= 1024,
-        "{hard} open descriptors (RLIMIT_NOFILE) are too few: 1024 are needed, 20100 for everything"
-    );
-    Ok(hard)
-}
-
-/// What one run of a measurement found, per operation.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Sample {
-    /// What the row is about: nanoseconds, unless the row says otherwise.
-    pub(crate) value: f64,
-    /// Nanoseconds on the processors, of all sides together.
-    pub(crate) cpu: f64,
-}
-
-impl Usage {
-    /// Shares it out among `operations`.
-    pub(crate) fn per(self, operations: u64) -> Sample {
-        #[allow(clippy::cast_precision_loss, reason = "far fewer than 2^52")]
-        let operations = operations as f64;
-        Sample {
-            value: self.wall.as_secs_f64() * 1e9 / operations,
-            cpu: self.cpu.as_secs_f64() * 1e9 / operations,
-        }
-    }
 }
 
 #[cfg(test)]

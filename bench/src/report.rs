@@ -210,7 +210,7 @@ pub(crate) fn failures(tables: &[Table]) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::peer::RAW;
-    use crate::process::Sample;
+    use crate::sample::Sample;
 
     fn table(values: &[(&'static str, &[f64])]) -> Table {
         let line = |(contender, values): &(&'static str, &[f64])| Line {

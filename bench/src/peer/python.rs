@@ -5,11 +5,12 @@ use std::process::Command;
 use anyhow::{Context, bail};
 
 use crate::Outcome;
-use crate::process::Sample;
+use crate::place::Place;
+use crate::sample::Sample;
 
 /// The same round trip, with the same checks. Prints wall and processor time in nanoseconds.
 const PROGRAM: &str = r#"
-import multiprocessing, resource, signal, sys, time
+import multiprocessing, os, resource, signal, sys, time
 
 class Message:
     def __init__(self):
@@ -21,8 +22,9 @@ def used(who):
     usage = resource.getrusage(who)
     return usage.ru_utime + usage.ru_stime
 
-def echo(pipe, count):
+def echo(pipe, count, core):
     signal.alarm(60)
+    os.sched_setaffinity(0, {core})
     for turn in range(count):
         if turn == count // 11:
             start = used(resource.RUSAGE_SELF)
@@ -35,7 +37,7 @@ if __name__ == "__main__":
     signal.alarm(60)
     count = int(sys.argv[1])
     near, far = multiprocessing.Pipe()
-    other = multiprocessing.get_context("fork").Process(target=echo, args=(far, count), daemon=True)
+    other = multiprocessing.get_context("fork").Process(target=echo, args=(far, count, int(sys.argv[2])), daemon=True)
     other.start()
     for turn in range(count):
         if turn == count // 11:
@@ -57,10 +59,12 @@ pub(crate) fn version() -> Option<String> {
 }
 
 /// Round trips of the small message.
-pub(crate) fn round_trip(operations: u64) -> Outcome<Sample> {
+pub(crate) fn round_trip(place: Place, operations: u64) -> Outcome<Sample> {
     let count = operations + operations / 10 + 1;
+    let other = place.core(1)?;
+    place.settle(0)?;
     let output = Command::new("python3")
-        .args(["-c", PROGRAM, &count.to_string()])
+        .args(["-c", PROGRAM, &count.to_string(), &other.to_string()])
         .output()?;
     if !output.status.success() {
         bail!("{}", String::from_utf8_lossy(&output.stderr).trim());

@@ -17,13 +17,15 @@ use crate::message::Message;
 /// Bytes of the length of a message's JSON text; descriptors beside them.
 pub(crate) struct Raw;
 
-/// An end, the bytes that it sends or expects, and room for them.
+/// An end, and the bytes that it sends or expects.
 pub(crate) struct End {
     /// The socket.
     pub(crate) socket: OwnedFd,
     packet: Vec<u8>,
-    room: Vec<u8>,
 }
+
+/// Room for what is received.
+pub(crate) type Room = Vec<u8>;
 
 /// Room for every packet that fits a socket's default buffer.
 const ROOM: usize = 256 * 1024;
@@ -39,7 +41,6 @@ pub(crate) fn ends(packet: &[u8]) -> Outcome<(End, End)> {
     let end = |socket| End {
         socket,
         packet: packet.to_owned(),
-        room: Vec::new(),
     };
     Ok((end(tx), end(rx)))
 }
@@ -62,22 +63,23 @@ impl End {
     }
 
     /// Receives the packet.
-    pub(crate) fn recv(&mut self) -> Outcome<Got> {
-        self.room.resize(ROOM, 0); // does nothing from the second time on
-        let count = recv(self.socket.as_raw_fd(), &mut self.room, MsgFlags::empty())?;
+    pub(crate) fn recv(&self, room: &mut Room) -> Outcome<Got> {
+        room.resize(ROOM, 0); // does nothing from the second time on
+        let count = recv(self.socket.as_raw_fd(), room, MsgFlags::empty())?;
         match count {
             0 => Ok(Got::End),
-            count => Got::checked(self.room[..count] == self.packet),
+            count => Got::checked(room[..count] == self.packet),
         }
     }
 }
 
 impl<T: Message> Carrier<T> for Raw {
     type Tx = End;
-    type Rx = End;
+    type Rx = (End, Room);
 
-    fn open(_: &T) -> Outcome<(End, End)> {
-        ends(&[])
+    fn open(_: &T) -> Outcome<(Self::Tx, Self::Rx)> {
+        let (tx, rx) = ends(&[])?;
+        Ok((tx, (rx, Room::new())))
     }
 
     fn send(tx: &mut End, load: &T) -> Outcome<()> {
@@ -85,18 +87,19 @@ impl<T: Message> Carrier<T> for Raw {
         tx.send()
     }
 
-    fn recv(rx: &mut End, load: &T) -> Outcome<Got> {
+    fn recv((rx, room): &mut Self::Rx, load: &T) -> Outcome<Got> {
         rx.prepare(load)?;
-        rx.recv()
+        rx.recv(room)
     }
 }
 
 impl Carrier<Files> for Raw {
     type Tx = End;
-    type Rx = End;
+    type Rx = (End, Room);
 
-    fn open(_: &Files) -> Outcome<(End, End)> {
-        ends(b"x")
+    fn open(_: &Files) -> Outcome<(Self::Tx, Self::Rx)> {
+        let (tx, rx) = ends(b"x")?;
+        Ok((tx, (rx, Room::new())))
     }
 
     fn send(tx: &mut End, load: &Files) -> Outcome<()> {
@@ -110,10 +113,10 @@ impl Carrier<Files> for Raw {
         Ok(())
     }
 
-    fn recv(rx: &mut End, load: &Files) -> Outcome<Got> {
-        rx.room.resize(ROOM, 0);
+    fn recv((rx, room): &mut Self::Rx, load: &Files) -> Outcome<Got> {
+        room.resize(ROOM, 0);
         let mut space = nix::cmsg_space!([i32; 253]);
-        let mut into = [IoSliceMut::new(&mut rx.room)];
+        let mut into = [IoSliceMut::new(room)];
         let message = recvmsg::<UnixAddr>(
             rx.socket.as_raw_fd(),
             &mut into,

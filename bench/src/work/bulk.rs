@@ -10,6 +10,7 @@ use crate::peer::json_lines::{JsonLines, Stream};
 use crate::peer::unix_ipc::UnixIpc;
 use crate::peer::wormhole::{Memfd, Numbers, Wormhole};
 use crate::peer::{self, Bulk, Carrier};
+use crate::place::Place;
 
 /// How many bytes.
 const SIZES: [u32; 3] = [64 << 10, 1 << 20, 16 << 20];
@@ -26,7 +27,7 @@ where
 {
     let load = Arc::clone(load);
     Entry::new(name, move |operations| {
-        round_trip::<C, D, Bulk, ()>(&load, &(), operations)
+        round_trip::<C, D, Bulk, ()>(Place::Apart, &load, &(), operations)
     })
 }
 

@@ -11,7 +11,8 @@ use crate::peer::threads::{CAPACITY, Threads};
 use crate::peer::tiny_nix_ipc::TinyNixIpc;
 use crate::peer::wormhole::Wormhole;
 use crate::peer::{self, Carrier, Got};
-use crate::process::{Part, Sample, Side, Tally, ThreadPart, threads, together};
+use crate::process::{Part, Side, Tally, ThreadPart, threads, together};
+use crate::sample::Sample;
 
 /// Numbers of senders and receivers.
 const CROWDS: [(u64, u64); 3] = [(4, 1), (1, 4), (4, 4)];

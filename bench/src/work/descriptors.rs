@@ -8,6 +8,7 @@ use crate::peer::tiny_nix_ipc::{Exactly, TinyNixIpc};
 use crate::peer::unix_ipc::UnixIpc;
 use crate::peer::wormhole::{Beside, Wormhole};
 use crate::peer::{self, Carrier, Files};
+use crate::place::Place;
 
 /// How many descriptors: one, some, and the most that the kernel allows.
 const COUNTS: [u32; 3] = [1, 16, 253];
@@ -24,7 +25,7 @@ where
 {
     Entry::new(name, move |operations| {
         let files = Files::new(count as usize)?;
-        round_trip::<C, D, Files, ()>(&files, &(), operations)
+        round_trip::<C, D, Files, ()>(Place::Together, &files, &(), operations)
     })
 }
 

@@ -8,15 +8,20 @@ use nix::time::{ClockId, clock_gettime};
 
 use super::many::channels;
 use super::talk::expect;
-use super::{Pace, Row, Task, Unit, every_small};
+use super::{Job, Pace, Row, Unit, every_small};
 use crate::Outcome;
 use crate::message::Message;
 use crate::peer::Carrier;
-use crate::process::{Sample, beside};
+use crate::place::Place;
+use crate::process::{beside, together};
+use crate::sample::Sample;
 use crate::stats::spread;
 
 /// The time from one message to the next.
 const GAP: Duration = Duration::from_millis(1);
+
+/// How many messages go first: a forked process pays for the memory that it touches for the first time.
+const FIRST: u32 = 100;
 
 /// How many channels nobody uses, if the process may have that many descriptors.
 const CHANNELS: u32 = 10_000;
@@ -49,14 +54,14 @@ pub(super) fn rows(descriptors: u64) -> Vec<Row> {
     ]
 }
 
-fn row(item: &'static str, title: String, unit: Unit, pace: Pace, task: impl Task) -> Row {
+fn row(item: &'static str, title: String, unit: Unit, pace: Pace, job: impl Job) -> Row {
     Row {
         item,
         title,
         scale: None,
         unit,
         pace,
-        entries: Box::new(move || every_small(task)),
+        entries: Box::new(move || every_small(job)),
     }
 }
 
@@ -69,13 +74,17 @@ fn now() -> Outcome<u64> {
 #[derive(Clone, Copy)]
 struct Paced;
 
-impl Task for Paced {
+impl Job for Paced {
     fn run<C: Carrier<T>, T: Message>(self, load: &T, operations: u64) -> Outcome<Sample> {
         let (mut tx, mut rx) = C::open(load)?;
         let (usage, arrivals, tallies) = beside(
+            Place::Apart,
             C::IN_THREADS,
             move |side| {
                 let mut departures = Vec::new();
+                for _ in 0..FIRST {
+                    C::send(&mut tx, load)?;
+                }
                 side.start()?;
                 let mut due = Instant::now();
                 for _ in 0..operations {
@@ -88,6 +97,9 @@ impl Task for Paced {
             },
             move |side| {
                 let mut arrivals = Vec::new();
+                for _ in 0..FIRST {
+                    expect::<C, T>(&mut rx, load)?;
+                }
                 side.start()?;
                 for _ in 0..operations {
                     expect::<C, T>(&mut rx, load)?;
@@ -115,18 +127,25 @@ impl Task for Paced {
 #[derive(Clone, Copy)]
 struct Idle;
 
-impl Task for Idle {
+impl Job for Idle {
     fn run<C: Carrier<T>, T: Message>(self, load: &T, operations: u64) -> Outcome<Sample> {
         let (mut tx, mut rx) = C::open(load)?;
         let (usage, (), _) = beside(
+            Place::Apart,
             C::IN_THREADS,
             move |side| {
+                for _ in 0..FIRST {
+                    C::send(&mut tx, load)?;
+                }
                 side.start()?;
                 sleep(Duration::from_millis(operations));
                 C::send(&mut tx, load)?;
                 Ok(Vec::new())
             },
             move |side| {
+                for _ in 0..FIRST {
+                    expect::<C, T>(&mut rx, load)?;
+                }
                 side.start()?;
                 expect::<C, T>(&mut rx, load)?;
                 side.stop()
@@ -143,18 +162,18 @@ impl Task for Idle {
 #[derive(Clone, Copy)]
 struct Memory;
 
-impl Task for Memory {
+impl Job for Memory {
     fn run<C: Carrier<T>, T: Message>(self, load: &T, operations: u64) -> Outcome<Sample> {
         let count = usize::try_from(operations)?;
         let mut channels = Vec::with_capacity(count);
-        let before = resident()?;
-        let (usage, grown, _) = crate::process::together(Vec::new(), |side| {
+        let (usage, grown, _) = together(Vec::new(), |side| {
+            let before = own_memory()?;
             side.start()?;
             for _ in 0..operations {
                 channels.push(C::open(load)?);
             }
             side.stop()?;
-            Ok(resident()?.saturating_sub(before))
+            Ok(own_memory()?.saturating_sub(before))
         })?;
         #[allow(clippy::cast_precision_loss, reason = "far fewer than 2^52")]
         Ok(Sample {
@@ -164,10 +183,12 @@ impl Task for Memory {
     }
 }
 
-/// How much memory this process has, in bytes.
-fn resident() -> Outcome<u64> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+/// How much memory this process has that it does not share with the one it was forked from, in bytes. `VmRSS`
+/// would miss what is written to memory that was there before.
+fn own_memory() -> Outcome<u64> {
+    let rollup = std::fs::read_to_string("/proc/self/smaps_rollup")?;
+    let mut lines = rollup.lines();
+    let line = lines.find_map(|line| line.strip_prefix("Private_Dirty:"));
     let kilobytes = line.and_then(|line| line.split_whitespace().next());
-    Ok(kilobytes.context("no VmRSS")?.parse::<u64>()? * 1024)
+    Ok(kilobytes.context("no Private_Dirty")?.parse::<u64>()? * 1024)
 }

@@ -11,10 +11,12 @@ use super::talk::expect;
 use super::{Entry, Pace, Row, Unit, warmup};
 use crate::Outcome;
 use crate::peer::ipc_channel::IpcChannel;
-use crate::peer::raw::{End, Raw, ends};
+use crate::peer::raw::{End, Raw, Room, ends};
 use crate::peer::wormhole::Wormhole;
 use crate::peer::{self, Carrier, Got};
-use crate::process::{Sample, beside};
+use crate::place::Place;
+use crate::process::beside;
+use crate::sample::Sample;
 
 /// Numbers of receivers, if the process may have that many descriptors.
 const COUNTS: [u32; 3] = [2, 100, 10_000];
@@ -85,6 +87,7 @@ fn wait_for_one<S: Set, D: Carrier<()>>(count: u32, operations: u64) -> Outcome<
     // A stride that meets all of them, in no order that would suit a cache.
     let which = move |turn: u64| u32::try_from(turn * 7919 % u64::from(count));
     let (usage, (), _) = beside(
+        Place::Together,
         false,
         move |side| {
             for turn in 0..warmup(operations) + operations {
@@ -173,6 +176,7 @@ impl Set for WormholeSelect {
 struct RawSet {
     epoll: Epoll,
     rxs: Vec<End>,
+    room: Room,
 }
 
 impl Set for RawSet {
@@ -188,7 +192,8 @@ impl Set for RawSet {
             txs.push((tx, number));
             rxs.push(rx);
         }
-        Ok((txs, RawSet { epoll, rxs }))
+        let room = Room::new();
+        Ok((txs, RawSet { epoll, rxs, room }))
     }
 
     fn send((tx, own): &mut Self::Tx, number: u32) -> Outcome<()> {
@@ -200,8 +205,8 @@ impl Set for RawSet {
         let mut events = [EpollEvent::empty()];
         self.epoll.wait(&mut events, EpollTimeout::NONE)?;
         let number = u32::try_from(events[0].data())?;
-        let rx = self.rxs.get_mut(number as usize);
-        let got = rx.context("no such receiver")?.recv()?;
+        let rx = self.rxs.get(number as usize).context("no such receiver")?;
+        let got = rx.recv(&mut self.room)?;
         ensure!(got == Got::Message, "the channel ended early");
         Ok(number)
     }

@@ -21,7 +21,7 @@ use crate::peer::tiny_nix_ipc::TinyNixIpc;
 use crate::peer::unix_ipc::UnixIpc;
 use crate::peer::wormhole::Wormhole;
 use crate::peer::{self, Carrier};
-use crate::process::Sample;
+use crate::sample::Sample;
 
 /// Measures so many operations of one contender, in the process of a leader.
 pub(crate) type Run = Box<dyn Fn(u64) -> Outcome<Sample>>;
@@ -91,7 +91,7 @@ pub(crate) const ITEMS: [(&str, &str, &str); 12] = [
     (
         "round-trip",
         "Round trip",
-        "A small message to another process and the same back: `{a: u32, b: \"hello world!\", c: [5, 4, 3, 2, 1]}`. Time for both ways.",
+        "A small message to another process and the same back: `{a: u32, b: \"hello world!\", c: [5, 4, 3, 2, 1]}`. Time for both ways. On two cores each waits for the other to wake up.",
     ),
     (
         "stream",
@@ -101,22 +101,22 @@ pub(crate) const ITEMS: [(&str, &str, &str); 12] = [
     (
         "text",
         "One way, a text",
-        "A `String` of lines of words, of that size as JSON, one way.",
+        "A `String` of lines of words, of that size as JSON, one way, on two cores.",
     ),
     (
         "records",
         "One way, a list of records",
-        "A list of records with numbers, strings, flags and lists of strings, of that size as JSON, one way.",
+        "A list of records with numbers, strings, flags and lists of strings, of that size as JSON, one way, on two cores.",
     ),
     (
         "descriptors",
         "Descriptors",
-        "A message with that many descriptors, and an acknowledgement without any. ipc-channel carries ends of channels, the others an open file.",
+        "A message with that many descriptors, and an acknowledgement without any, on one core. ipc-channel carries ends of channels, the others an open file.",
     ),
     (
         "crowd",
         "Several senders and receivers",
-        "The small message from and to that many processes on one channel. Time for each message that arrives, wherever.",
+        "The small message from and to that many processes on one channel. Time for each message that arrives, wherever. The scheduler chooses the cores.",
     ),
     (
         "create",
@@ -126,17 +126,17 @@ pub(crate) const ITEMS: [(&str, &str, &str); 12] = [
     (
         "bulk",
         "Bytes in bulk",
-        "Bytes made, sent, received and compared, and an acknowledgement.",
+        "Bytes made, sent, received and compared, and an acknowledgement, on two cores.",
     ),
     (
         "many",
         "Wait for one of many",
-        "A message on one of that many receivers, a different one each time, and an acknowledgement.",
+        "A message on one of that many receivers, a different one each time, and an acknowledgement, on one core.",
     ),
     (
         "paced",
         "A thousand messages a second",
-        "The small message, one a millisecond. Time from before the send until after the receive, and processor time for each message.",
+        "The small message, one a millisecond, on two cores. Time from before the send until after the receive, and processor time for each message.",
     ),
     (
         "idle",
@@ -146,7 +146,7 @@ pub(crate) const ITEMS: [(&str, &str, &str); 12] = [
     (
         "memory",
         "Idle channels",
-        "Growth of the process (`VmRSS`) for each channel of many that are open and unused. What the kernel needs for them is not in it.",
+        "Growth of the process, in memory that it has written to, for each channel of many that are open and unused. What the kernel needs for them is not in it.",
     ),
 ];
 
@@ -163,35 +163,31 @@ pub(crate) fn rows(descriptors: u64) -> Vec<Row> {
 }
 
 /// What can be done with messages of any type, by every contender that encodes them.
-trait Task: Copy + 'static {
+trait Job: Copy + 'static {
     fn run<C: Carrier<T>, T: Message>(self, load: &T, operations: u64) -> Outcome<Sample>;
 }
 
-/// The entries of all contenders for a task with this message.
-fn every<T: Message>(task: impl Task, load: T) -> Vec<Entry> {
-    fn entry<C: Carrier<T>, T: Message>(
-        name: &'static str,
-        task: impl Task,
-        load: &Arc<T>,
-    ) -> Entry {
+/// The entries of all contenders for a job with this message.
+fn every<T: Message>(job: impl Job, load: T) -> Vec<Entry> {
+    fn entry<C: Carrier<T>, T: Message>(name: &'static str, job: impl Job, load: &Arc<T>) -> Entry {
         let load = Arc::clone(load);
-        Entry::new(name, move |operations| task.run::<C, T>(&load, operations))
+        Entry::new(name, move |operations| job.run::<C, T>(&load, operations))
     }
     let load = &Arc::new(load);
     vec![
-        entry::<Wormhole, T>(peer::WORMHOLE, task, load),
-        entry::<Raw, T>(peer::RAW, task, load),
-        entry::<IpcChannel, T>(peer::IPC_CHANNEL, task, load),
-        entry::<UnixIpc, T>(peer::UNIX_IPC, task, load),
-        entry::<TinyNixIpc, T>(peer::TINY_NIX_IPC, task, load),
-        entry::<JsonLines, T>(peer::JSON_LINES, task, load),
-        entry::<Threads, T>(peer::THREADS, task, load),
+        entry::<Wormhole, T>(peer::WORMHOLE, job, load),
+        entry::<Raw, T>(peer::RAW, job, load),
+        entry::<IpcChannel, T>(peer::IPC_CHANNEL, job, load),
+        entry::<UnixIpc, T>(peer::UNIX_IPC, job, load),
+        entry::<TinyNixIpc, T>(peer::TINY_NIX_IPC, job, load),
+        entry::<JsonLines, T>(peer::JSON_LINES, job, load),
+        entry::<Threads, T>(peer::THREADS, job, load),
     ]
 }
 
-/// Those of a task that sends the small message.
-fn every_small(task: impl Task) -> Vec<Entry> {
-    every(task, message::small())
+/// Those of a job that sends the small message.
+fn every_small(job: impl Job) -> Vec<Entry> {
+    every(job, message::small())
 }
 
 /// How many operations warm up so many that are measured.

@@ -2,14 +2,22 @@
 
 use anyhow::ensure;
 
-use super::{Entry, Pace, Row, Task, Unit, every, every_small, size_name, warmup};
+use super::{Entry, Job, Pace, Row, Unit, every, every_small, size_name, warmup};
 use crate::Outcome;
 use crate::message::{self, Message};
 use crate::peer::{self, Carrier, Got, python};
-use crate::process::{Sample, Usage, beside};
+use crate::place::Place;
+use crate::process::beside;
+use crate::sample::{Sample, Usage};
 
 /// The sizes of texts and lists, in bytes of JSON.
 const SIZES: [u32; 6] = [64, 1 << 10, 16 << 10, 128 << 10, 1 << 20, 16 << 20];
+
+/// Where the two sides are, and what that is called.
+const PLACES: [(Place, &str); 2] = [
+    (Place::Apart, "on two cores"),
+    (Place::Together, "on one core"),
+];
 
 /// Receives, and fails at the end of the channel.
 pub(super) fn expect<C: Carrier<L>, L>(rx: &mut C::Rx, load: &L) -> Outcome<()> {
@@ -19,7 +27,12 @@ pub(super) fn expect<C: Carrier<L>, L>(rx: &mut C::Rx, load: &L) -> Outcome<()> 
 }
 
 /// Sends a load and receives another one in return, `operations` times.
-pub(super) fn round_trip<C, D, L, M>(there: &L, back: &M, operations: u64) -> Outcome<Sample>
+pub(super) fn round_trip<C, D, L, M>(
+    place: Place,
+    there: &L,
+    back: &M,
+    operations: u64,
+) -> Outcome<Sample>
 where
     C: Carrier<L>,
     D: Carrier<M>,
@@ -29,6 +42,7 @@ where
     let (mut tx, mut far_rx) = C::open(there)?;
     let (mut far_tx, mut rx) = D::open(back)?;
     let (usage, (), _) = beside(
+        place,
         C::IN_THREADS,
         move |side| {
             for turn in 0..warmup(operations) + operations {
@@ -55,9 +69,10 @@ where
 }
 
 /// Sends a load `operations` times, and receives it on the other side.
-fn one_way<C: Carrier<L>, L: Sync>(load: &L, operations: u64) -> Outcome<Usage> {
+fn one_way<C: Carrier<L>, L: Sync>(place: Place, load: &L, operations: u64) -> Outcome<Usage> {
     let (mut tx, mut rx) = C::open(load)?;
     let (usage, (), _) = beside(
+        place,
         C::IN_THREADS,
         move |side| {
             for turn in 0..warmup(operations) + operations {
@@ -88,27 +103,27 @@ fn one_way<C: Carrier<L>, L: Sync>(load: &L, operations: u64) -> Outcome<Usage> 
 }
 
 #[derive(Clone, Copy)]
-struct RoundTrip;
+struct RoundTrip(Place);
 
-impl Task for RoundTrip {
+impl Job for RoundTrip {
     fn run<C: Carrier<T>, T: Message>(self, load: &T, operations: u64) -> Outcome<Sample> {
-        round_trip::<C, C, T, T>(load, load, operations)
+        round_trip::<C, C, T, T>(self.0, load, load, operations)
     }
 }
 
 #[derive(Clone, Copy)]
-struct OneWay;
+struct OneWay(Place);
 
-impl Task for OneWay {
+impl Job for OneWay {
     fn run<C: Carrier<T>, T: Message>(self, load: &T, operations: u64) -> Outcome<Sample> {
-        Ok(one_way::<C, T>(load, operations)?.per(operations))
+        Ok(one_way::<C, T>(self.0, load, operations)?.per(operations))
     }
 }
 
 #[derive(Clone, Copy)]
 struct Create;
 
-impl Task for Create {
+impl Job for Create {
     fn run<C: Carrier<T>, T: Message>(self, load: &T, operations: u64) -> Outcome<Sample> {
         let (usage, (), _) = crate::process::together(Vec::new(), |side| {
             for turn in 0..warmup(operations) + operations {
@@ -125,17 +140,21 @@ impl Task for Create {
 
 /// The rows of two sides that talk.
 pub(super) fn rows() -> Vec<Row> {
-    let small = || "small message".to_owned();
-    let mut rows = vec![
-        row("round-trip", small(), None, trips),
-        row("stream", small(), None, || every_small(OneWay)),
-    ];
+    let mut rows = Vec::new();
+    for (place, name) in PLACES {
+        let entries = move || trips(place);
+        rows.push(row("round-trip", name.to_owned(), None, entries));
+    }
+    for (place, name) in PLACES {
+        let entries = move || every_small(OneWay(place));
+        rows.push(row("stream", name.to_owned(), None, entries));
+    }
     for size in SIZES {
-        let texts = move || every(OneWay, message::text(size as usize));
+        let texts = move || every(OneWay(Place::Apart), message::text(size as usize));
         rows.push(row("text", size_name(size), Some(size), texts));
     }
     for size in SIZES {
-        let lists = move || every(OneWay, message::records(size as usize));
+        let lists = move || every(OneWay(Place::Apart), message::records(size as usize));
         rows.push(row("records", size_name(size), Some(size), lists));
     }
     rows
@@ -163,10 +182,12 @@ fn row(
     }
 }
 
-fn trips() -> Vec<Entry> {
-    let mut entries = every_small(RoundTrip);
+fn trips(place: Place) -> Vec<Entry> {
+    let mut entries = every_small(RoundTrip(place));
     entries.push(match python::version() {
-        Some(_) => Entry::new(peer::PYTHON, python::round_trip),
+        Some(_) => Entry::new(peer::PYTHON, move |operations| {
+            python::round_trip(place, operations)
+        }),
         None => Entry::cannot(peer::PYTHON, "no python3 here"),
     });
     entries
