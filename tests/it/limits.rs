@@ -206,11 +206,11 @@ fn the_buffer_is_what_was_asked_for() {
         // KERNEL: socket(7): it doubles the number, for its own bookkeeping.
         assert_eq!(getsockopt(&tx.as_fd(), sockopt::SndBuf).unwrap(), 100_000);
 
-        let most: usize = std::fs::read_to_string("/proc/sys/net/core/wmem_max")
-            .unwrap()
-            .trim()
-            .parse()
-            .unwrap();
+        let Ok(most) = std::fs::read_to_string("/proc/sys/net/core/wmem_max") else {
+            eprintln!("skipped: in this network namespace the limit is not shown");
+            return;
+        };
+        let most: usize = most.trim().parse().unwrap();
         Options::new().buffer(most).channel::<()>().unwrap();
         let error = Options::new().buffer(most + 1).channel::<()>().unwrap_err();
         let Error::Io { source, .. } = error else {
