@@ -1,19 +1,14 @@
 //! The receiving end, and its iterators.
 
-use std::fmt;
 use std::marker::PhantomData;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::end::End;
+use crate::end::{End, impl_end};
 use crate::error::{Error, Result};
-use crate::fd::{self, Incoming};
-use crate::options::DEFAULT_MAX_MESSAGE_LEN;
-use crate::socket::Socket;
+use crate::fd::Incoming;
 use crate::transfer::Inbound;
 use crate::wait::Wait;
 
@@ -33,18 +28,6 @@ pub struct Receiver<T> {
 }
 
 impl<T> Receiver<T> {
-    pub(crate) fn new(socket: Arc<Socket>, max_message_len: usize) -> Self {
-        Receiver {
-            socket: End::new(socket),
-            max_message_len,
-            message: PhantomData,
-        }
-    }
-
-    pub(crate) fn parts(&self) -> (&Socket, usize) {
-        (&self.socket, self.max_message_len)
-    }
-
     /// Sets the longest text, in bytes, that this handle accepts, as
     /// [`Options::max_message_len`](crate::Options::max_message_len) does at creation. For receivers that
     /// came in a message or were made from a descriptor. Other clones keep their limit.
@@ -245,61 +228,7 @@ pub(crate) fn without_fds<T>((message, left): (T, Incoming)) -> Result<T> {
     }
 }
 
-impl<T> Clone for Receiver<T> {
-    fn clone(&self) -> Self {
-        Receiver::new(Arc::clone(&self.socket), self.max_message_len)
-    }
-}
-
-impl<T> AsFd for Receiver<T> {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
-    }
-}
-
-impl<T> fmt::Debug for Receiver<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Receiver")
-            .field("fd", &self.as_fd().as_raw_fd())
-            .field("max_message_len", &self.max_message_len)
-            .finish()
-    }
-}
-
-/// Takes over a descriptor that came from elsewhere, say from a parent process.
-///
-/// Fails with [`Error::NotAChannel`], and closes it, unless it is a connected unix `SOCK_SEQPACKET`
-/// socket. Its flags, close-on-exec among them, stay as they are.
-impl<T> TryFrom<OwnedFd> for Receiver<T> {
-    type Error = Error;
-
-    fn try_from(fd: OwnedFd) -> Result<Self> {
-        let socket = Arc::new(Socket::adopt(fd)?);
-        Ok(Receiver::new(socket, DEFAULT_MAX_MESSAGE_LEN))
-    }
-}
-
-/// Gives up the descriptor. While other clones share it, it is duplicated, which fails with
-/// [`Error::Io`] when the process is out of descriptors.
-impl<T> TryFrom<Receiver<T>> for OwnedFd {
-    type Error = Error;
-
-    fn try_from(receiver: Receiver<T>) -> Result<OwnedFd> {
-        Socket::release(receiver.socket.into_socket())
-    }
-}
-
-impl<T> Serialize for Receiver<T> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        fd::carry_end(serializer, &self.socket)
-    }
-}
-
-impl<'de, T> Deserialize<'de> for Receiver<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Receiver::try_from(fd::claim(deserializer)?).map_err(de::Error::custom)
-    }
-}
+impl_end!(Receiver);
 
 /// Blocking iterator over the messages of a channel: [`Receiver::iter`].
 #[derive(Clone, Debug)]

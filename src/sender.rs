@@ -1,19 +1,16 @@
 //! The sending end.
 
 use std::borrow::Borrow;
-use std::fmt;
 use std::marker::PhantomData;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::Serialize;
 
-use crate::end::End;
-use crate::error::{Error, Result};
-use crate::fd;
-use crate::options::DEFAULT_MAX_MESSAGE_LEN;
-use crate::socket::Socket;
+#[cfg(doc)]
+use crate::Error;
+use crate::end::{End, impl_end};
+use crate::error::Result;
 use crate::transfer::Outbound;
 use crate::wait::Wait;
 
@@ -61,18 +58,6 @@ pub struct Sender<T> {
 }
 
 impl<T> Sender<T> {
-    pub(crate) fn new(socket: Arc<Socket>, max_message_len: usize) -> Self {
-        Sender {
-            socket: End::new(socket),
-            max_message_len,
-            message: PhantomData,
-        }
-    }
-
-    pub(crate) fn parts(&self) -> (&Socket, usize) {
-        (&self.socket, self.max_message_len)
-    }
-
     /// Sets the longest text, in bytes, that this handle sends, as
     /// [`Options::max_message_len`](crate::Options::max_message_len) does at creation. For senders that
     /// came in a message or were made from a descriptor. Other clones keep their limit.
@@ -243,58 +228,4 @@ impl<T: Serialize> Sender<T> {
     }
 }
 
-impl<T> Clone for Sender<T> {
-    fn clone(&self) -> Self {
-        Sender::new(Arc::clone(&self.socket), self.max_message_len)
-    }
-}
-
-impl<T> AsFd for Sender<T> {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
-    }
-}
-
-impl<T> fmt::Debug for Sender<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sender")
-            .field("fd", &self.as_fd().as_raw_fd())
-            .field("max_message_len", &self.max_message_len)
-            .finish()
-    }
-}
-
-/// Takes over a descriptor that came from elsewhere, say from a parent process.
-///
-/// Fails with [`Error::NotAChannel`], and closes it, unless it is a connected unix `SOCK_SEQPACKET`
-/// socket. Its flags, close-on-exec among them, stay as they are.
-impl<T> TryFrom<OwnedFd> for Sender<T> {
-    type Error = Error;
-
-    fn try_from(fd: OwnedFd) -> Result<Self> {
-        let socket = Arc::new(Socket::adopt(fd)?);
-        Ok(Sender::new(socket, DEFAULT_MAX_MESSAGE_LEN))
-    }
-}
-
-/// Gives up the descriptor. While other clones share it, it is duplicated, which fails with
-/// [`Error::Io`] when the process is out of descriptors.
-impl<T> TryFrom<Sender<T>> for OwnedFd {
-    type Error = Error;
-
-    fn try_from(sender: Sender<T>) -> Result<OwnedFd> {
-        Socket::release(sender.socket.into_socket())
-    }
-}
-
-impl<T> Serialize for Sender<T> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        fd::carry_end(serializer, &self.socket)
-    }
-}
-
-impl<'de, T> Deserialize<'de> for Sender<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Sender::try_from(fd::claim(deserializer)?).map_err(de::Error::custom)
-    }
-}
+impl_end!(Sender);
