@@ -37,7 +37,7 @@ impl Settings {
                 rounds: 3,
                 least: 2,
                 target: Duration::from_millis(4),
-                budget: Duration::from_millis(350),
+                budget: Duration::from_millis(250),
                 deadline: Duration::from_secs(10),
             }
         } else {
