@@ -207,14 +207,24 @@ fn sources() -> Vec<PathBuf> {
     let version = start(command(cargo).arg("-vV")).finish();
     let version = lines(&version.stdout);
     let host = version.iter().find_map(|line| line.strip_prefix("host: "));
-    let mut metadata = command(cargo);
-    // Only what is built for this machine has certainly been downloaded.
-    metadata.args(["metadata", "--format-version=1", "--locked", "--offline"]);
-    metadata.args(["--filter-platform", host.unwrap()]);
-    metadata.current_dir(env!("CARGO_MANIFEST_DIR"));
-    let metadata = start(&mut metadata).finish();
-    assert!(metadata.status.success(), "{}", metadata.stderr);
-    let metadata: serde_json::Value = serde_json::from_slice(&metadata.stdout).unwrap();
+    let metadata = |offline: &[&str]| {
+        let mut metadata = command(cargo);
+        metadata.args(["metadata", "--format-version=1", "--locked"]);
+        metadata.args(["--filter-platform", host.unwrap()]);
+        start(
+            metadata
+                .args(offline)
+                .current_dir(env!("CARGO_MANIFEST_DIR")),
+        )
+        .finish()
+    };
+    // Where nothing but this package has been built so far, those of the rest of the workspace are missing.
+    let mut found = metadata(&["--offline"]);
+    if !found.status.success() {
+        found = metadata(&[]);
+    }
+    assert!(found.status.success(), "{}", found.stderr);
+    let metadata: serde_json::Value = serde_json::from_slice(&found.stdout).unwrap();
     let packages = metadata["packages"].as_array().unwrap().iter();
     let chosen = packages.filter(|package| {
         let name = package["name"].as_str().unwrap();
