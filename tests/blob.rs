@@ -236,24 +236,29 @@ fn nobody_can_change_a_blob() {
                 is_denied(fallocate(&file, punch, 0, 4096).map_err(Into::into));
                 let seal = fcntl(&file, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SEAL));
                 is_denied(seal.map(drop).map_err(Into::into));
-                // SAFETY: it is not mapped.
-                #[allow(unsafe_code, reason = "no safe way to map memory")]
-                let mapped = unsafe {
-                    let protection = ProtFlags::READ | ProtFlags::WRITE;
-                    mmap(
-                        std::ptr::null_mut(),
-                        4096,
-                        protection,
-                        MapFlags::SHARED,
-                        &file,
-                        0,
-                    )
-                };
+                let mapped = map_writable(&file);
                 is_denied(mapped.map(drop).map_err(Into::into));
             }
             assert!(*blob == contents && *received == contents);
         }
     });
+}
+
+/// Maps a page for writing, shared with whoever else has it, and never touches it.
+fn map_writable(fd: impl AsFd) -> Result<*mut std::ffi::c_void, rustix::io::Errno> {
+    let protection = ProtFlags::READ | ProtFlags::WRITE;
+    // SAFETY: nothing is mapped over, and what is mapped is not used.
+    #[allow(unsafe_code, reason = "no safe way to map memory")]
+    unsafe {
+        mmap(
+            std::ptr::null_mut(),
+            4096,
+            protection,
+            MapFlags::SHARED,
+            fd,
+            0,
+        )
+    }
 }
 
 /// The same message, for a receiver that expects a blob, with any descriptor in its place.
@@ -446,27 +451,14 @@ fn sealed_memory_of_other_programs_is_a_blob() {
 fn a_sender_that_can_still_write_cannot_seal() {
     in_own_process(|| {
         let fd = memfd(&[7; 4096], MFdFlags::empty(), SealFlag::empty());
-        // SAFETY: nothing is mapped over, and what is mapped is not used.
-        #[allow(unsafe_code, reason = "no safe way to map memory")]
-        let writable = unsafe {
-            let protection = ProtFlags::READ | ProtFlags::WRITE;
-            mmap(
-                std::ptr::null_mut(),
-                4096,
-                protection,
-                MapFlags::SHARED,
-                &fd,
-                0,
-            )
-        }
-        .unwrap();
+        let writable = map_writable(&fd).unwrap();
         let sealed = fcntl(&fd, FcntlArg::F_ADD_SEALS(immutable()));
         assert_eq!(sealed, Err(nix::Error::EBUSY));
         assert!(matches!(
             Blob::try_from(fd.try_clone().unwrap()),
             Err(Error::NotABlob { .. })
         ));
-        // SAFETY: as above.
+        // SAFETY: just this was mapped, and nobody uses it.
         #[allow(unsafe_code, reason = "no safe way to unmap memory")]
         unsafe { munmap(writable, 4096) }.unwrap();
         fcntl(&fd, FcntlArg::F_ADD_SEALS(immutable())).unwrap();
