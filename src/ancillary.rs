@@ -9,6 +9,9 @@
 
 use std::mem::MaybeUninit;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::slice;
+
+use libc::{SCM_RIGHTS, SOL_SOCKET};
 
 use crate::socket::MAX_FDS;
 
@@ -16,9 +19,7 @@ use crate::socket::MAX_FDS;
 /// (`SO_PASSCRED`, `SO_PASSSEC`, `SO_PASSPIDFD`), which must not push out descriptors.
 const SIZE: usize = rustix::cmsg_space!(ScmRights(MAX_FDS), ScmCredentials(1)) + 320;
 
-// KERNEL: the numbers of include/linux/socket.h, the same on all architectures; pidfds since Linux 6.5.
-const SOL_SOCKET: i32 = 1;
-const SCM_RIGHTS: i32 = 1;
+// KERNEL: include/linux/socket.h, since Linux 6.5.
 const SCM_PIDFD: i32 = 4;
 
 /// A buffer for ancillary data, aligned as control messages are, and zero where the kernel has not written.
@@ -38,8 +39,8 @@ impl Space {
     /// To be called once, after a receive that succeeded.
     pub(crate) fn unpack(self, mut take: impl FnMut(OwnedFd)) {
         // SAFETY: every byte was initialized by `new`, and since then only overwritten.
-        let bytes = self.0.map(|byte| unsafe { byte.assume_init() });
-        walk(&bytes, |kind, number| {
+        let bytes = unsafe { slice::from_raw_parts(self.0.as_ptr().cast::<u8>(), SIZE) };
+        walk(bytes, |kind, number| {
             // KERNEL: a negative number stands for the error that kept the kernel from opening a pidfd.
             if number < 0 || (kind != SCM_RIGHTS && kind != SCM_PIDFD) {
                 return;
