@@ -9,8 +9,9 @@ use std::ops::{Deref, DerefMut};
 use std::thread::LocalKey;
 
 /// Capacity, in elements, above which a buffer goes back to the allocator instead of waiting for the
-/// next message.
-const KEEP: usize = 1 << 20;
+/// next message. Fresh pages cost more than what is written to them, so it is for texts of a megabyte and their
+/// growth by doubling as well.
+const KEEP: usize = 4 << 20;
 
 pub(crate) type Slot<E> = LocalKey<Cell<Vec<E>>>;
 

@@ -126,7 +126,7 @@
 //!   receiver.
 //! - Each thread that receives has a buffer of 256 KiB, of which only what messages have filled takes up
 //!   memory, and one for long messages. Each one that sends has one, too. They are kept while they are at
-//!   most 1 MiB.
+//!   most 4 MiB.
 //! - Whoever holds a copy of an end is trusted with it: it can take the messages of the others, and close or
 //!   change the socket. To close a descriptor that somebody has sent may take as long as its sender has
 //!   arranged (`SO_LINGER`).
