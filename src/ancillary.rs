@@ -1,17 +1,22 @@
-//! The ancillary data of a received packet: its descriptors, and what nobody asked for.
+//! Receiving a packet with its ancillary data: its descriptors, and what nobody asked for.
 //!
 //! Whoever shares a receiving socket can set options on it, before handing it over for example, that
 //! make the kernel add things to every packet. With `SO_PASSPIDFD` that is a descriptor of the sending
 //! process, which rustix passes over, so that it would stay open for ever; with `SO_PASSCRED` it is a process
-//! id that may be 0, which rustix's type for it cannot hold. Hence a walk of our own.
+//! id that may be 0, which rustix's type for it cannot hold. Hence a walk of our own. Hence also a `recvmsg` of our
+//! own, which knows how much the kernel has written: the buffer needs not be zeroed for each message.
 
-#![allow(unsafe_code, reason = "received descriptors are numbers in a buffer")]
+#![allow(
+    unsafe_code,
+    reason = "recvmsg takes pointers, and received descriptors are numbers in a buffer"
+)]
 
-use std::mem::MaybeUninit;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
-use std::slice;
+use std::mem::{MaybeUninit, zeroed};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::{io, slice};
 
-use libc::{SCM_RIGHTS, SOL_SOCKET};
+use libc::{SCM_RIGHTS, SOL_SOCKET, c_int, iovec, msghdr};
+use rustix::io::Errno;
 
 use crate::socket::MAX_FDS;
 
@@ -20,38 +25,59 @@ use crate::socket::MAX_FDS;
 const SIZE: usize = rustix::cmsg_space!(ScmRights(MAX_FDS), ScmCredentials(1)) + 320;
 
 // KERNEL: include/linux/socket.h, since Linux 6.5.
-const SCM_PIDFD: i32 = 4;
+const SCM_PIDFD: c_int = 4;
 
-/// A buffer for ancillary data, aligned as control messages are, and zero where the kernel has not written.
+/// A buffer for ancillary data, aligned as control messages are.
 #[repr(align(16))]
-pub(crate) struct Space([MaybeUninit<u8>; SIZE]);
+struct Space(MaybeUninit<[u8; SIZE]>);
 
-impl Space {
-    pub(crate) fn new() -> Self {
-        Space([MaybeUninit::new(0); SIZE])
+/// Receives one packet into `buffer` by recvmsg(2), and hands its descriptors to `take`. Those that the kernel has
+/// added are closed. Gives the result and the flags of the call.
+pub(crate) fn recvmsg(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    flags: c_int,
+    take: impl FnMut(OwnedFd),
+) -> Result<(usize, c_int), Errno> {
+    let mut space = Space(MaybeUninit::uninit());
+    let mut part = iovec {
+        iov_base: buffer.as_mut_ptr().cast(),
+        iov_len: buffer.len(),
+    };
+    // SAFETY: null pointers, lengths of zero and no flags are valid.
+    let mut header: msghdr = unsafe { zeroed() };
+    header.msg_iov = &raw mut part;
+    header.msg_iovlen = 1;
+    header.msg_control = space.0.as_mut_ptr().cast();
+    header.msg_controllen = SIZE as _;
+    // SAFETY: `header` describes `buffer` and `space`, which are writable for as long as the call takes.
+    let received = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut header, flags) };
+    let Ok(len) = usize::try_from(received) else {
+        let error = io::Error::last_os_error();
+        return Err(Errno::from_io_error(&error).unwrap_or(Errno::IO));
+    };
+    if header.msg_controllen > 0 {
+        let written = SIZE.min(header.msg_controllen as _);
+        // SAFETY: the kernel has written that many bytes.
+        let control = unsafe { slice::from_raw_parts(space.0.as_ptr().cast(), written) };
+        unpack(control, take);
     }
+    Ok((len, header.msg_flags))
+}
 
-    pub(crate) fn as_mut(&mut self) -> &mut [MaybeUninit<u8>] {
-        &mut self.0
-    }
-
-    /// Hands the descriptors that a packet carries to `take`, and closes those that the kernel has added.
-    /// To be called once, after a receive that succeeded.
-    pub(crate) fn unpack(self, mut take: impl FnMut(OwnedFd)) {
-        // SAFETY: every byte was initialized by `new`, and since then only overwritten.
-        let bytes = unsafe { slice::from_raw_parts(self.0.as_ptr().cast::<u8>(), SIZE) };
-        walk(bytes, |kind, number| {
-            // KERNEL: a negative number stands for the error that kept the kernel from opening a pidfd.
-            if number < 0 || (kind != SCM_RIGHTS && kind != SCM_PIDFD) {
-                return;
-            }
-            // SAFETY: the kernel has opened it for this process with this packet, nobody else knows it.
-            let fd = unsafe { OwnedFd::from_raw_fd(number) };
-            if kind == SCM_RIGHTS {
-                take(fd);
-            }
-        });
-    }
+/// Takes the descriptors out of ancillary data that was just received.
+fn unpack(control: &[u8], mut take: impl FnMut(OwnedFd)) {
+    walk(control, |kind, number| {
+        // KERNEL: a negative number stands for the error that kept the kernel from opening a pidfd.
+        if number < 0 || (kind != SCM_RIGHTS && kind != SCM_PIDFD) {
+            return;
+        }
+        // SAFETY: the kernel has opened it for this process with this packet, nobody else knows it.
+        let fd = unsafe { OwnedFd::from_raw_fd(number) };
+        if kind == SCM_RIGHTS {
+            take(fd);
+        }
+    });
 }
 
 /// Walks over control messages, cmsg(3), up to the first of length zero. Gives the type of each, and each

@@ -127,9 +127,10 @@ pub(crate) struct Outgoing {
     pub(crate) fds: Lease<Carried>,
     /// How many there would be without the limit of a packet.
     pub(crate) count: usize,
-    error: Option<Error>,
+    // Boxed, as the list is moved several times for each message.
+    error: Option<Box<Error>>,
     /// Instead of sending them: a search for what a value holds.
-    survey: Option<Survey>,
+    survey: Option<Box<Survey>>,
 }
 
 /// What a value that is serialized has come to.
@@ -187,21 +188,21 @@ pub(crate) fn collect(encode: impl FnOnce() -> Result<()>) -> Result<Outgoing> {
     let (encoded, outgoing) = scoped(&OUTGOING, Outgoing::new(None), encode);
     let outgoing = outgoing.unwrap_or_else(|| Outgoing::new(None));
     match outgoing.error {
-        Some(error) => Err(error), // the cause of what serde_json could only call a failure
+        Some(error) => Err(*error), // the cause of what serde_json could only call a failure
         None => encoded.map(|()| outgoing),
     }
 }
 
 /// Runs `encode`, and notes in `survey` what it comes across. Nothing is duplicated.
 pub(crate) fn search(survey: Survey, encode: impl FnOnce() -> Result<()>) -> Result<Survey> {
-    let (encoded, outgoing) = scoped(&OUTGOING, Outgoing::new(Some(survey)), encode);
+    let (encoded, outgoing) = scoped(&OUTGOING, Outgoing::new(Some(Box::new(survey))), encode);
     encoded?;
     let survey = outgoing.and_then(|outgoing| outgoing.survey);
-    Ok(survey.unwrap_or_default())
+    Ok(*survey.unwrap_or_default())
 }
 
 impl Outgoing {
-    fn new(survey: Option<Survey>) -> Self {
+    fn new(survey: Option<Box<Survey>>) -> Self {
         Outgoing {
             fds: Lease::take(&SPARE_OUTGOING),
             count: 0,
@@ -236,7 +237,7 @@ pub(crate) fn carry<S: Serializer>(
             match fd() {
                 Ok(fd) => outgoing.fds.push(fd),
                 Err(error) => {
-                    outgoing.error = Some(error);
+                    outgoing.error = Some(Box::new(error));
                     return Err("a descriptor could not be duplicated");
                 }
             }

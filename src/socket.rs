@@ -5,7 +5,7 @@
 mod listen;
 mod peer;
 
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -14,12 +14,11 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, ioctl_fionread, retry_on_intr};
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, Shutdown, SocketFlags, SocketType, getpeername, recvmsg,
-    sendmsg, shutdown, socketpair, sockopt,
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, SocketFlags,
+    SocketType, getpeername, send, sendmsg, shutdown, socketpair, sockopt,
 };
 
-use crate::ancillary::Space;
+use crate::ancillary;
 use crate::error::{Error, Result};
 use crate::packet::MAX_PACKET;
 use crate::process::registry::Registered;
@@ -184,12 +183,15 @@ impl Socket {
     ) -> Result<(), Errno> {
         let mut flags = SendFlags::NOSIGNAL;
         flags.set(SendFlags::DONTWAIT, !may_block);
+        // KERNEL: a SOCK_SEQPACKET send is atomic: it never takes a part of the packet.
+        if fds.is_empty() {
+            return send(self, bytes, flags).map(drop);
+        }
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        if !fds.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(fds)) {
+        if !ancillary.push(SendAncillaryMessage::ScmRights(fds)) {
             return Err(Errno::INVAL); // more than `MAX_FDS`, which callers check
         }
-        // KERNEL: a SOCK_SEQPACKET send is atomic: it never takes a part of the packet.
         sendmsg(self, &[IoSlice::new(bytes)], &mut ancillary, flags).map(drop)
     }
 
@@ -202,37 +204,31 @@ impl Socket {
         may_block: bool,
     ) -> Result<Received, Errno> {
         // `TRUNC` asks for the length of the packet even if the buffer is shorter.
-        let mut flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::TRUNC;
-        flags.set(RecvFlags::DONTWAIT, !may_block);
+        let mut flags = libc::MSG_CMSG_CLOEXEC | libc::MSG_TRUNC;
+        if !may_block {
+            flags |= libc::MSG_DONTWAIT;
+        }
         loop {
-            let mut space = Space::new();
-            let mut ancillary = RecvAncillaryBuffer::new(space.as_mut());
-            let received = recvmsg(self, &mut [IoSliceMut::new(buffer)], &mut ancillary, flags);
-            // Nothing is left for it to do: `unpack` takes the descriptors out of its buffer.
-            std::mem::forget(ancillary);
-            let message = match received {
+            let mut bare = true;
+            let received = ancillary::recvmsg(self.as_fd(), buffer, flags, |fd| {
+                bare = false;
+                take(fd);
+            });
+            let (len, flags) = match received {
                 // KERNEL: the sender closed with bytes unread that were sent backwards to it, through a
                 // socket pair that is not one-way. Reported once, ahead of what is still queued.
                 Err(Errno::CONNRESET) => continue,
                 received => received?,
             };
-            let mut bare = true;
-            space.unpack(|fd| {
-                bare = false;
-                take(fd);
-            });
-            let lost = message.flags.contains(ReturnFlags::CTRUNC);
-            if message.bytes == 0 && bare && !lost {
+            let lost = flags & libc::MSG_CTRUNC != 0;
+            if len == 0 && bare && !lost {
                 match self.what_nothing_means() {
                     Nothing::End => return Ok(Received::End),
                     Nothing::Miss => continue,
                     Nothing::EmptyPacket => {}
                 }
             }
-            return Ok(Received::Packet {
-                len: message.bytes,
-                lost,
-            });
+            return Ok(Received::Packet { len, lost });
         }
     }
 

@@ -84,15 +84,20 @@ impl Outbound {
             None => (self.packet.len(), None),
         };
         let bytes = self.packet.get(..len).unwrap_or_default();
-        let fields = self.fields.fds.iter().map(AsFd::as_fd);
-        let all = memfd.into_iter().chain(fields).chain(fds.iter().copied());
-        let mut places = [socket.as_fd(); MAX_FDS];
-        let mut count = 0;
-        for (place, fd) in places.iter_mut().zip(all) {
-            *place = fd;
-            count += 1;
-        }
-        let fds = places.get(..count).unwrap_or_default();
+        let mut places = None;
+        let fds = if memfd.is_none() && self.fields.fds.is_empty() {
+            fds
+        } else {
+            let fields = self.fields.fds.iter().map(AsFd::as_fd);
+            let all = memfd.into_iter().chain(fields).chain(fds.iter().copied());
+            let places = places.insert([socket.as_fd(); MAX_FDS]);
+            let mut count = 0;
+            for (place, fd) in places.iter_mut().zip(all) {
+                *place = fd;
+                count += 1;
+            }
+            places.get(..count).unwrap_or_default()
+        };
         until_ready(
             socket,
             PollFlags::OUT,

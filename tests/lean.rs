@@ -180,14 +180,14 @@ fn system_calls(work: impl Fn()) -> Vec<i64> {
 
 #[test]
 fn a_small_send_and_a_receive_of_a_waiting_message_are_one_system_call_each() {
-    use nix::libc::{SYS_recvmsg, SYS_sendmsg};
+    use nix::libc::{SYS_recvmsg, SYS_sendmsg, SYS_sendto};
     in_own_process(|| {
         if !may_trace() {
             return;
         }
         let (tx, rx) = channel::<(u32, String)>().unwrap();
         let message = |len| (7, "x".repeat(len));
-        assert_eq!(system_calls(|| tx.send(message(3)).unwrap()), [SYS_sendmsg]);
+        assert_eq!(system_calls(|| tx.send(message(3)).unwrap()), [SYS_sendto]);
         while rx.try_recv().is_ok() {}
         assert_eq!(
             system_calls(|| {
@@ -199,9 +199,9 @@ fn a_small_send_and_a_receive_of_a_waiting_message_are_one_system_call_each() {
                 }
             }),
             [
-                SYS_sendmsg,
-                SYS_sendmsg,
-                SYS_sendmsg,
+                SYS_sendto,
+                SYS_sendto,
+                SYS_sendto,
                 SYS_recvmsg,
                 SYS_recvmsg,
                 SYS_recvmsg
@@ -218,7 +218,7 @@ fn a_small_send_and_a_receive_of_a_waiting_message_are_one_system_call_each() {
                 std::mem::forget(rx.recv_with_fds().unwrap()); // to close it is the user's affair
                 rx.recv_timeout(Duration::from_secs(9)).unwrap();
             }),
-            [SYS_sendmsg, SYS_sendmsg, SYS_recvmsg, SYS_recvmsg]
+            [SYS_sendmsg, SYS_sendto, SYS_recvmsg, SYS_recvmsg]
         );
         assert!(system_calls(|| drop((tx.clone(), rx.clone()))).is_empty());
     });
@@ -226,7 +226,7 @@ fn a_small_send_and_a_receive_of_a_waiting_message_are_one_system_call_each() {
 
 #[test]
 fn waiting_for_one_of_two_is_one_system_call_more() {
-    use nix::libc::{SYS_ppoll, SYS_recvmsg, SYS_sendmsg};
+    use nix::libc::{SYS_ppoll, SYS_recvmsg, SYS_sendto};
     in_own_process(|| {
         if !may_trace() {
             return;
@@ -255,11 +255,11 @@ fn waiting_for_one_of_two_is_one_system_call_more() {
         assert_eq!(
             calls,
             [
-                SYS_sendmsg,
+                SYS_sendto,
                 SYS_ppoll,
                 SYS_recvmsg,
                 SYS_ppoll,
-                SYS_sendmsg,
+                SYS_sendto,
                 nix::libc::SYS_epoll_pwait,
                 SYS_recvmsg
             ]
