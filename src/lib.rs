@@ -176,6 +176,7 @@ mod receiver;
 mod receiver_set;
 mod select;
 mod select_macro;
+mod selected;
 mod sender;
 mod socket;
 mod socket_file;
@@ -192,7 +193,8 @@ pub use options::Options;
 pub use process::{Child, ChildEnd, inherit, spawn, spawn_command, spawn_unchecked};
 pub use receiver::{IntoIter, Iter, Receiver, TryIter};
 pub use receiver_set::{Key, ReceiverSet};
-pub use select::{Select, Selected};
+pub use select::Select;
+pub use selected::Selected;
 pub use sender::Sender;
 pub use socket::Peer;
 

@@ -76,9 +76,9 @@ impl Options {
     ///
     /// While answers come that fast, an end waits for them awake, looking again and again and letting other
     /// processes run in between ([`sched_yield(2)`](https://man7.org/linux/man-pages/man2/sched_yield.2.html)),
-    /// because to be woken takes longer. It stops doing so as soon as it has been in vain. It holds for
-    /// both ends, and for `recv`, `send` and their forms with a timeout; an end that is sent in a message arrives with
-    /// the default.
+    /// because to be woken takes longer. It stops doing so as soon as it has been in vain. It holds for both
+    /// ends, for `recv`, `send` and their forms with a timeout, and for [`select!`](crate::select!) and
+    /// [`ReceiverSet`](crate::ReceiverSet); an end that is sent in a message arrives with the default.
     #[must_use]
     pub fn spin(mut self, limit: Duration) -> Self {
         self.spin = limit;

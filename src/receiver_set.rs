@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use crate::error::{Error, Result};
 use crate::process::registry::Registered;
 use crate::receiver::Receiver;
+use crate::spin::Spin;
 use crate::wait::{Stop, Wait, until_ready};
 
 /// How many receivers one look at the kernel's list tells of.
@@ -52,6 +53,7 @@ const BATCH: usize = 64;
 pub struct ReceiverSet<T> {
     // Forked children share what it watches, so those that `spawn` makes must not have it.
     epoll: Registered,
+    spin: Spin,
     receivers: HashMap<Key, Receiver<T>>,
     next_key: u64,
     /// Those that the kernel has told of and whose turn has not come.
@@ -73,6 +75,7 @@ impl<T> ReceiverSet<T> {
             .map_err(|errno| Error::io("create a set of receivers", errno))?;
         Ok(ReceiverSet {
             epoll: Registered::new(epoll),
+            spin: Spin::new(Duration::ZERO),
             receivers: HashMap::new(),
             next_key: 0,
             turns: VecDeque::new(),
@@ -106,6 +109,10 @@ impl<T> ReceiverSet<T> {
         epoll::add(&self.epoll, &receiver, data, epoll::EventFlags::IN)
             .map_err(|errno| Error::io("add a receiver to a set", errno))?;
         self.next_key += 1;
+        let limit = receiver.parts().0.spin().limit();
+        if limit > self.spin.limit() {
+            self.spin = Spin::new(limit);
+        }
         self.receivers.insert(key, receiver);
         Ok(key)
     }
@@ -196,18 +203,24 @@ impl<T: DeserializeOwned> ReceiverSet<T> {
     /// Waits until the kernel knows of messages, and gives their receivers a turn.
     fn look(&mut self, wait: Wait) -> Result<()> {
         let turns = &mut self.turns;
-        let looked = until_ready(&self.epoll, PollFlags::IN, None, wait, |may_block| {
-            let now = (!may_block).then_some(Timespec::default());
-            let mut events = [MaybeUninit::uninit(); BATCH];
-            let (events, _) = epoll::wait(&self.epoll, &mut events, now.as_ref())?;
-            // KERNEL: what is still readable goes to the end of the kernel's list, so all get their
-            // turn (`a_set_lets_all_receivers_take_turns`).
-            turns.extend(events.iter().map(|event| Key(event.data.u64())));
-            if events.is_empty() {
-                return Err(Errno::AGAIN);
-            }
-            Ok(())
-        });
+        let looked = until_ready(
+            &self.epoll,
+            PollFlags::IN,
+            Some(&self.spin),
+            wait,
+            |may_block| {
+                let now = (!may_block).then_some(Timespec::default());
+                let mut events = [MaybeUninit::uninit(); BATCH];
+                let (events, _) = epoll::wait(&self.epoll, &mut events, now.as_ref())?;
+                // KERNEL: what is still readable goes to the end of the kernel's list, so all get their
+                // turn (`a_set_lets_all_receivers_take_turns`).
+                turns.extend(events.iter().map(|event| Key(event.data.u64())));
+                if events.is_empty() {
+                    return Err(Errno::AGAIN);
+                }
+                Ok(())
+            },
+        );
         looked.map_err(|stop| match stop {
             Stop::WouldBlock => Error::Empty,
             Stop::TimedOut => Error::TimedOut,

@@ -4,17 +4,19 @@ use std::borrow::Borrow;
 use std::cell::Cell;
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::thread;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
 use crate::receiver::Receiver;
+use crate::selected::{Outcome, Selected};
 use crate::sender::Sender;
 use crate::socket::Socket;
+use crate::spin::{Spin, Waited};
 use crate::transfer::{Inbound, Outbound};
 use crate::wait::{Pause, Stop, Wait};
 
@@ -168,7 +170,9 @@ impl<'a> Select<'a> {
             let index = random_below(self.cases.len());
             let outcome = match self.cases.get(index) {
                 Some(Case::Ready(_)) => Outcome::Ready,
-                Some(Case::Recv { socket, .. }) => Outcome::Received(number(socket), Err(error)),
+                Some(Case::Recv { socket, .. }) => {
+                    Outcome::Received(socket.as_fd().as_raw_fd(), Err(error))
+                }
                 _ => Outcome::Sent(Err(error)),
             };
             Some(Selected { index, outcome })
@@ -184,8 +188,11 @@ impl<'a> Select<'a> {
             return Err(failed(source));
         }
         let sends = self.cases.iter().any(Case::is_tried_unasked);
+        let may_spin = self.cases.iter().filter_map(Case::spin);
+        let may_spin = may_spin.map(Spin::limit).any(|limit| !limit.is_zero());
+        let mut waited: Option<Waited<'_>> = None;
         let mut pause = Pause::new(sends);
-        let mut round = if sends || wait.is_over() {
+        let mut round = if sends || may_spin || wait.is_over() {
             Wait::Never
         } else {
             wait
@@ -214,22 +221,43 @@ impl<'a> Select<'a> {
             let first = random_below(candidates.len());
             candidates.rotate_left(first);
             for index in candidates {
-                if let Some(outcome) = self.cases.get_mut(index).and_then(Case::attempt) {
+                let Some(case) = self.cases.get_mut(index) else {
+                    continue;
+                };
+                let spin = case.spin();
+                if let Some(outcome) = case.attempt() {
+                    if let (Some(waited), Some(spin)) = (waited, spin) {
+                        waited.learn(spin);
+                    }
                     return Ok(Some(Selected { index, outcome }));
                 }
             }
             if matches!(wait, Wait::Never) {
                 return Ok(None);
             }
-            round = wait;
+            let ends = self.cases.iter().filter_map(Case::spin);
+            let goes_on = waited
+                .get_or_insert_with(|| Waited::new(ends))
+                .goes_on(wait);
+            round = if goes_on { Wait::Never } else { wait };
+            if goes_on {
+                thread::yield_now();
+            }
         }
     }
 }
 
-impl Case<'_> {
+impl<'a> Case<'a> {
     /// Whether it can happen although its socket does not poll as ready, see [`Pause`].
     fn is_tried_unasked(&self) -> bool {
         matches!(self, Case::Send { .. } | Case::Failed(_))
+    }
+
+    fn spin(&self) -> Option<&'a Spin> {
+        match self {
+            Case::Recv { socket, .. } | Case::Send { socket, .. } => Some(socket.spin()),
+            Case::Failed(_) | Case::Ready(_) | Case::Over => None,
+        }
     }
 
     fn poll(&self) -> Option<PollFd<'_>> {
@@ -249,7 +277,7 @@ impl Case<'_> {
                 max_message_len,
             } => match Inbound::receive(socket, *max_message_len, Wait::Never) {
                 Err(Error::Empty) => None, // another process was faster
-                received => Some(Outcome::Received(number(socket), received)),
+                received => Some(Outcome::Received(socket.as_fd().as_raw_fd(), received)),
             },
             Case::Send { socket, message } => match message.send(socket, &[], Wait::Never) {
                 Err(Error::Full) => None,
@@ -287,94 +315,15 @@ fn random_below(bound: usize) -> usize {
     (random as usize).checked_rem(bound).unwrap_or_default()
 }
 
-fn number(socket: &Socket) -> RawFd {
-    socket.as_fd().as_raw_fd()
-}
-
 impl fmt::Debug for Select<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let cases = self.cases.iter().map(|case| match case {
-            Case::Recv { socket, .. } => ("recv", Some(number(socket))),
-            Case::Send { socket, .. } => ("send", Some(number(socket))),
+            Case::Recv { socket, .. } => ("recv", Some(socket.as_fd().as_raw_fd())),
+            Case::Send { socket, .. } => ("send", Some(socket.as_fd().as_raw_fd())),
             Case::Failed(_) => ("send", None),
             Case::Ready(fd) => ("ready", Some(fd.as_raw_fd())),
             Case::Over => ("over", None),
         });
         f.debug_list().entries(cases).finish()
     }
-}
-
-/// The case of a [`Select`] that has happened.
-///
-/// A message that was received is in here: dropped with it, it is lost.
-#[must_use]
-#[derive(Debug)]
-pub struct Selected {
-    index: usize,
-    outcome: Outcome,
-}
-
-#[derive(Debug)]
-enum Outcome {
-    /// By the receiver with this descriptor.
-    Received(RawFd, Result<Inbound>),
-    Sent(Result<()>),
-    Ready,
-}
-
-impl Selected {
-    /// The index of the case: what the method that added it has returned.
-    #[must_use]
-    pub fn index(&self) -> usize {
-        self.index
-    }
-
-    /// Takes the message that `receiver` has received. Never blocks.
-    ///
-    /// # Errors
-    ///
-    /// - As [`Receiver::recv`].
-    /// - [`Error::Io`] of kind `InvalidInput` if this is not a receive, or another receiver's.
-    pub fn recv<T: DeserializeOwned>(self, receiver: &Receiver<T>) -> Result<T> {
-        crate::receiver::without_fds(self.received(receiver)?.decode()?)
-    }
-
-    /// Takes the message that `receiver` has received and the descriptors beside it. Never blocks.
-    ///
-    /// # Errors
-    ///
-    /// As [`recv`](Self::recv), without [`Error::UnexpectedFds`].
-    pub fn recv_with_fds<T: DeserializeOwned>(
-        self,
-        receiver: &Receiver<T>,
-    ) -> Result<(T, Vec<OwnedFd>)> {
-        let (message, mut left) = self.received(receiver)?.decode()?;
-        Ok((message, left.drain(..).flatten().collect()))
-    }
-
-    /// What came of the send. `Ok` means that the kernel has the message, as for [`Sender::send`].
-    ///
-    /// # Errors
-    ///
-    /// - As [`Sender::send`].
-    /// - [`Error::Io`] of kind `InvalidInput` if this is not a send.
-    pub fn sent(self) -> Result<()> {
-        match self.outcome {
-            Outcome::Sent(sent) => sent,
-            Outcome::Received(..) | Outcome::Ready => Err(mistaken(self.index, "send")),
-        }
-    }
-
-    fn received<T>(self, receiver: &Receiver<T>) -> Result<Inbound> {
-        match self.outcome {
-            Outcome::Received(fd, received) if fd == receiver.as_fd().as_raw_fd() => received,
-            _ => Err(mistaken(self.index, "receive from this receiver")),
-        }
-    }
-}
-
-fn mistaken(index: usize, what: &str) -> Error {
-    let reason = format!("case {index}, which has happened, is no {what}");
-    let source = io::Error::new(io::ErrorKind::InvalidInput, reason);
-    Error::io("take the result of a case", source)
 }

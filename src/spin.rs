@@ -6,6 +6,7 @@
 //! sleeping would have had it back as soon as the answer came. So each time that it was in vain, or too slow,
 //! it takes twice as many quick answers until it is tried again.
 
+use std::ptr;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -72,43 +73,44 @@ impl Spin {
     }
 }
 
-/// One wait of an end, from the first look that was in vain.
+/// One wait, of one end or of several, from the first look that was in vain.
 #[derive(Debug)]
 pub(crate) struct Waited<'a> {
-    spin: &'a Spin,
+    /// The end on whose account it is awake.
+    awake: Option<&'a Spin>,
     since: Instant,
-    awake: bool,
 }
 
 impl<'a> Waited<'a> {
-    pub(crate) fn new(spin: &'a Spin) -> Self {
+    pub(crate) fn new(ends: impl IntoIterator<Item = &'a Spin>) -> Self {
         Waited {
-            spin,
+            awake: ends.into_iter().find(|spin| spin.pays_off()),
             since: Instant::now(),
-            awake: spin.pays_off(),
         }
     }
 
     /// Whether to look once more at once.
     pub(crate) fn goes_on(&mut self, wait: Wait) -> bool {
-        if !self.awake {
+        let Some(spin) = self.awake else {
             return false;
+        };
+        if self.since.elapsed() < spin.limit && !wait.is_over() {
+            return true;
         }
-        self.awake = self.since.elapsed() < self.spin.limit && !wait.is_over();
-        if !self.awake {
-            self.spin.failed();
-        }
-        self.awake
+        spin.failed();
+        self.awake = None;
+        false
     }
 
-    /// What was waited for has come.
-    pub(crate) fn learn(&mut self) {
+    /// What was waited for has come, through this end.
+    pub(crate) fn learn(&self, spin: &Spin) {
         // Asleep, the time to be woken is in it, about as long again.
-        let is_quick = self.since.elapsed() <= self.spin.limit * 2;
-        match (self.awake, is_quick) {
-            (awake, true) => self.spin.succeeded(awake),
-            (true, false) => self.spin.failed(),
-            (false, false) => self.spin.was_slow(),
+        let is_quick = self.since.elapsed() <= spin.limit * 2;
+        let awake = self.awake.is_some_and(|awake| ptr::eq(awake, spin));
+        match (awake, is_quick) {
+            (awake, true) => spin.succeeded(awake),
+            (true, false) => spin.failed(),
+            (false, false) => spin.was_slow(),
         }
     }
 }
@@ -122,11 +124,10 @@ mod tests {
 
     /// A wait that ends at once: quick with a limit that is long, slow with one that is short.
     fn wait(spin: &Spin) -> bool {
-        let mut waited = Waited::new(spin);
-        let awake = waited.awake;
+        let waited = Waited::new([spin]);
         while waited.since.elapsed() <= SHORT * 2 {}
-        waited.learn();
-        awake
+        waited.learn(spin);
+        waited.awake.is_some()
     }
 
     #[test]
@@ -167,7 +168,7 @@ mod tests {
     /// Waits awake until that ends in vain.
     fn spin_out(waited: &mut Waited<'_>) {
         while waited.goes_on(Wait::Forever) {}
-        assert!(!waited.awake);
+        assert!(waited.awake.is_none());
     }
 
     #[test]
@@ -175,7 +176,7 @@ mod tests {
         let mut spin = Spin::new(LONG);
         while !wait(&spin) {}
         spin.limit = SHORT;
-        spin_out(&mut Waited::new(&spin));
+        spin_out(&mut Waited::new([&spin]));
         assert_eq!(spin.score.load(Ordering::Relaxed), -Spin::FIRST_PENALTY);
     }
 
@@ -196,14 +197,30 @@ mod tests {
     fn a_deadline_ends_it_as_well() {
         let spin = Spin::new(LONG);
         while !wait(&spin) {}
-        assert!(Waited::new(&spin).goes_on(Wait::at_most(LONG)));
-        assert!(!Waited::new(&spin).goes_on(Wait::at_most(Duration::ZERO)));
+        assert!(Waited::new([&spin]).goes_on(Wait::at_most(LONG)));
+        assert!(!Waited::new([&spin]).goes_on(Wait::at_most(Duration::ZERO)));
+    }
+
+    #[test]
+    fn of_several_ends_those_learn_that_it_was_about() {
+        let ends = [Spin::new(LONG), Spin::new(LONG), Spin::new(LONG)];
+        let score = |end: usize| ends[end].score.load(Ordering::Relaxed);
+        while !wait(&ends[1]) {}
+        let mut waited = Waited::new(&ends);
+        assert!(waited.goes_on(Wait::Forever), "on account of the second");
+        waited.learn(&ends[2]);
+        assert_eq!((score(0), score(2)), (0, 1));
+        let [before, others] = [score(1), score(0) + score(2)];
+        assert!(!waited.goes_on(Wait::Never), "no longer");
+        assert_eq!(score(1), -Spin::FIRST_PENALTY, "from {before}");
+        assert_eq!(score(0) + score(2), others);
+        assert!(!Waited::new(&ends).goes_on(Wait::Forever));
     }
 
     #[test]
     fn zero_turns_it_off() {
         let spin = Spin::new(Duration::ZERO);
         spin.score.store(Spin::MOST, Ordering::Relaxed);
-        assert!(!Waited::new(&spin).goes_on(Wait::Forever));
+        assert!(!Waited::new([&spin]).goes_on(Wait::Forever));
     }
 }

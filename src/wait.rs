@@ -72,7 +72,9 @@ pub(crate) fn until_ready<R>(
             Err(Errno::AGAIN) => {}
             Err(errno) => return Err(Stop::Failed(errno)),
             Ok(result) => {
-                waited.iter_mut().for_each(Waited::learn);
+                if let (Some(waited), Some(spin)) = (waited, spin) {
+                    waited.learn(spin);
+                }
                 return Ok(result);
             }
         }
@@ -81,7 +83,7 @@ pub(crate) fn until_ready<R>(
         }
         if let Some(spin) = spin {
             if waited
-                .get_or_insert_with(|| Waited::new(spin))
+                .get_or_insert_with(|| Waited::new([spin]))
                 .goes_on(wait)
             {
                 thread::yield_now();

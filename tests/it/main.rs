@@ -11,4 +11,5 @@ mod interoperation;
 mod limits;
 mod properties;
 mod tidy;
+mod waiting;
 mod wire;
