@@ -57,6 +57,7 @@ pub(crate) fn until_ready<R>(
     wait: Wait,
     mut attempt: impl FnMut(bool) -> Result<R, Errno>,
 ) -> Result<R, Stop> {
+    let spin = spin.filter(|spin| !spin.limit().is_zero());
     let sends = events == PollFlags::OUT;
     // KERNEL: blocked receivers of one socket are woken one by one, polling ones all at once, so a receive
     // that may wait for ever blocks by itself.
