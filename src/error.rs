@@ -182,9 +182,9 @@ impl Error {
     }
 }
 
-/// The text of a foreign error, which may quote what the other side has sent: without control characters, and
-/// no longer than people read.
-fn excerpt(reason: impl fmt::Display) -> String {
+/// A text that the other side has a part in, such as an error that quotes what it has sent: without control
+/// characters, and no longer than people read.
+pub(crate) fn excerpt(reason: impl fmt::Display) -> String {
     struct Excerpt(String);
 
     impl fmt::Write for Excerpt {

@@ -13,7 +13,7 @@ use rustix::process::{
 use serde::de::DeserializeOwned;
 
 use super::registry::Registered;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, excerpt};
 use crate::receiver::Receiver;
 use crate::wait::{Stop, Wait, until_ready};
 
@@ -229,7 +229,7 @@ impl<R> fmt::Debug for Child<R> {
 pub enum ChildEnd {
     /// Its function panicked. Its exit status was 101.
     Panicked {
-        /// The message of the panic.
+        /// The message of the panic. The text of the error shows the beginning of it, on one line.
         message: String,
     },
     /// It exited by itself, for instance with [`std::process::exit`], with this status, which may be 0.
@@ -257,7 +257,10 @@ pub enum ChildEnd {
 impl fmt::Display for ChildEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ChildEnd::Panicked { message } => write!(f, "child process panicked: {message}"),
+            // A child that has been taken over may claim anything.
+            ChildEnd::Panicked { message } => {
+                write!(f, "child process panicked: {}", excerpt(message))
+            }
             ChildEnd::Exited { code } => {
                 write!(f, "child process exited with status {code} before its function returned")
             }
@@ -269,6 +272,7 @@ impl fmt::Display for ChildEnd {
                 write!(f, "child process was killed by signal {signal}{dump}")
             }
             ChildEnd::Undelivered { reason } => {
+                let reason = excerpt(reason);
                 write!(f, "child process could not deliver its result: {reason}")
             }
             ChildEnd::Unknown => f.write_str(

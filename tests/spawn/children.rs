@@ -116,6 +116,23 @@ fn a_panic_becomes_the_error_of_join() {
 }
 
 #[test]
+fn an_error_shows_the_panic_of_a_child_on_one_line_and_not_all_of_it() {
+    in_own_process(|| {
+        fn panics(_: ()) -> u32 {
+            std::panic::set_hook(Box::new(|_| {}));
+            panic!("\n\u{1b}[31mroot: all is well{}", "!".repeat(1_000_000))
+        }
+        let error = spawn((), panics).unwrap().join().unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.starts_with("child process panicked: \\n\\u{1b}[31mroot"),
+            "{text}"
+        );
+        assert!(text.len() < 1200 && !text.contains(char::is_control));
+    });
+}
+
+#[test]
 fn a_panic_prints_its_message_and_exits_with_101() {
     in_own_process(|| {
         let (mut read, write) = crate::support::pipe();
