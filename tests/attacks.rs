@@ -142,6 +142,44 @@ fn a_filter_on_the_socket_makes_packets_malformed_and_nothing_worse() {
     });
 }
 
+#[test]
+fn a_receiver_that_refuses_descriptors_makes_sending_them_an_error() {
+    in_own_process(|| {
+        const SO_PASSRIGHTS: libc::c_int = 83; // Linux 6.16
+        let (tx, rx) = channel::<String>().unwrap();
+        let no: libc::c_int = 0;
+        // SAFETY: the pointer is to an integer of the length given.
+        #[allow(unsafe_code, reason = "nix does not know this option")]
+        let set = unsafe {
+            libc::setsockopt(
+                rx.as_fd().as_raw_fd(),
+                libc::SOL_SOCKET,
+                SO_PASSRIGHTS,
+                (&raw const no).cast(),
+                4,
+            )
+        };
+        if set != 0 {
+            eprintln!("skipped: this kernel does not know SO_PASSRIGHTS");
+            return;
+        }
+        let before = open_fds();
+        let long = "x".repeat(1_000_000); // whose memfd is a descriptor, too
+        for sent in [
+            tx.send(&long),
+            tx.try_send(long),
+            tx.send_with_fds(String::new(), &[tx.as_fd()]),
+        ] {
+            assert!(matches!(sent, Err(Error::Io { source, .. })
+                if source.kind() == ErrorKind::PermissionDenied));
+        }
+        assert_eq!(open_fds(), before);
+        tx.send("short".to_owned()).unwrap();
+        assert_eq!(rx.recv().unwrap(), "short");
+        assert!(matches!(rx.try_recv(), Err(Error::Empty)));
+    });
+}
+
 /// How much memory this process has had at most, and has now, in kB.
 fn memory() -> [u64; 2] {
     ["VmHWM:", "VmRSS:"].map(|key| {

@@ -446,12 +446,21 @@ fn what_a_foreign_holder_asks_the_kernel_for_costs_no_descriptor() {
             &[libc::SO_PASSCRED],
             &[libc::SO_PASSSEC],
             &[libc::SO_PASSCRED, libc::SO_PASSSEC, SO_PASSPIDFD],
+            &[libc::SO_TIMESTAMP],
+            &[
+                libc::SO_PASSCRED,
+                libc::SO_PASSSEC,
+                SO_PASSPIDFD,
+                libc::SO_TIMESTAMPNS,
+                libc::SO_TIMESTAMPING,
+            ],
         ];
         let before = open_fds();
         for wish in wishes {
             let (tx, rx) = channel::<Vec<Fd>>().unwrap();
             for &option in *wish {
-                let yes: libc::c_int = 1;
+                // For SO_TIMESTAMPING: when it was received, by the system's clock.
+                let yes: libc::c_int = 0x18;
                 // SAFETY: the pointer is to an integer of the length given.
                 #[allow(unsafe_code, reason = "nix does not know all of these options")]
                 let set = unsafe {
