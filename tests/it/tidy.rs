@@ -133,3 +133,72 @@ fn the_versions_that_the_readme_names_are_those_of_the_manifest() {
         "{minor}"
     );
 }
+
+/// The names of all tests.
+fn tests() -> Vec<String> {
+    let mut tests = Vec::new();
+    for file in rust_files("tests") {
+        let source = read(&file);
+        for test in source.split("#[test]\n").skip(1) {
+            let functions = test.lines().map(str::trim);
+            let name = functions.filter_map(|line| line.strip_prefix("fn ")).next();
+            tests.push(name.unwrap().split('(').next().unwrap().to_owned());
+        }
+    }
+    tests
+}
+
+#[test]
+fn what_security_md_says_is_shown_by_tests_that_exist() {
+    let document = read("SECURITY.md");
+    let tests = tests();
+    let targets: Vec<String> = rust_files("fuzz/fuzz_targets")
+        .iter()
+        .map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned())
+        .collect();
+    // Names with underscores that are the library's.
+    let api = [
+        "try_recv",
+        "recv_timeout",
+        "try_send",
+        "send_timeout",
+        "max_message_len",
+        "spawn_command",
+    ];
+    let names = |text: &str| -> Vec<String> {
+        let is_name = |span: &&str| {
+            let is_word = span
+                .chars()
+                .all(|c| matches!(c, 'a'..='z' | '0'..='9' | '_'));
+            is_word && span.contains('_') && !api.contains(span)
+        };
+        let spans = text.split('`').skip(1).step_by(2);
+        let mut names: Vec<&str> = spans.filter(is_name).collect();
+        // "fuzz `one`, `two` and `three`"
+        for list in text.split("fuzz `").skip(1) {
+            let mut spans = list.split('`');
+            names.extend(spans.next());
+            while spans
+                .next()
+                .is_some_and(|between| [", ", " and "].contains(&between))
+            {
+                names.extend(spans.next());
+            }
+        }
+        names.into_iter().map(str::to_owned).collect()
+    };
+    for name in names(&document) {
+        assert!(
+            tests.contains(&name) || targets.contains(&name),
+            "there is no test {name}"
+        );
+    }
+    // Each claim has one, but for whom one has to trust.
+    let (_, claims) = document
+        .split_once("\n## What a hostile sender cannot do\n")
+        .unwrap();
+    let (claims, _) = claims.split_once("\n## Reporting\n").unwrap();
+    for claim in claims.split("\n- ").skip(1) {
+        assert!(!names(claim).is_empty(), "nothing shows this: {claim}");
+    }
+}
