@@ -68,7 +68,7 @@ fn run<M: Message<Mirror: fmt::Debug>>(input: &mut Input<'_>) {
     let verdict = verdict::<M>(&packet);
     drop(packet);
 
-    let with_fds = form % 2 == 0;
+    let with_fds = matches!(form % 4, 0 | 2);
     let received = match form % 4 {
         0 | 2 => rx.recv_with_fds(),
         1 => rx.recv().map(|message| (message, vec![])),
