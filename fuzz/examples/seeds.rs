@@ -157,7 +157,7 @@ fn round_trip() -> Vec<Vec<u8>> {
 }
 
 fn operations() -> Vec<Vec<u8>> {
-    let sequences: [&[u8]; 12] = [
+    let sequences: [&[u8]; 13] = [
         // Send and receive; then nothing is there; then nobody.
         &[5, 0, 0, 0, 0, 7, 0, 4, 7, 0, 4, 2, 0, 7, 0, 4],
         // The receiver goes first.
@@ -171,10 +171,11 @@ fn operations() -> Vec<Vec<u8>> {
         &[0, 1, 9, 1, 5, 1, 0, 0, 0, 2, 7, 1, 4],
         // Long ones, through memfds.
         &[
-            0, 1, 6, 1, 60, 4, 0, 0, 0, 7, 1, 0, 6, 1, 255, 0, 0, 0, 3, 7, 1, 4,
+            0, 1, 6, 60, 1, 4, 0, 0, 0, 7, 1, 0, 6, 255, 1, 0, 0, 0, 3, 7, 1, 4,
         ],
-        // Longer than the limit.
-        &[0, 3, 6, 1, 200, 0, 0, 0, 3, 7, 1, 4],
+        // Longer than the limit; and for the receiver only, as an end that was a descriptor has the default.
+        &[0, 3, 6, 50, 1, 0, 0, 0, 3, 7, 1, 4],
+        &[0, 3, 11, 0, 1, 6, 50, 1, 0, 0, 0, 3, 7, 1, 4, 7, 1, 4],
         // The second channel's ends through the first, dropped here, and used from there.
         &[
             0, 0, 5, 0, 3, 1, 1, 0, 2, 1, 4, 1, 7, 0, 0, 5, 1, 0, 0, 0, 0, 7, 1, 4,

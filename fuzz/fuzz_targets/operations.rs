@@ -379,16 +379,17 @@ impl State {
         let Some(at) = pick(&self.receivers, input) else {
             return;
         };
-        let channel = self.receivers[at].channel;
-        let receiver = &self.receivers[at].end;
+        let Held {
+            end: ref receiver,
+            channel,
+            limit,
+        } = self.receivers[at];
         let may_block = self.channels[channel].can_receive();
-        let mut with_fds = false;
         let received = match input.below(5) {
             0 if may_block => receiver.recv(),
             1 if may_block => {
-                with_fds = true;
                 let received = receiver.recv_with_fds();
-                self.received(channel, received, with_fds);
+                self.received((channel, limit), received, true);
                 return;
             }
             2 => match receiver.recv_timeout(Duration::ZERO) {
@@ -401,12 +402,14 @@ impl State {
                 .unwrap_or_else(|| receiver.try_recv()),
             _ => receiver.try_recv(),
         };
-        self.received(channel, received.map(|message| (message, vec![])), with_fds);
+        let received = received.map(|message| (message, vec![]));
+        self.received((channel, limit), received, false);
     }
 
+    /// Compares what a receive has given with what it must give, of a receiver of this channel and limit.
     fn received(
         &mut self,
-        channel: usize,
+        (channel, receivers_limit): (usize, usize),
         received: Result<(Message, Vec<OwnedFd>), Error>,
         with_fds: bool,
     ) {
@@ -421,12 +424,16 @@ impl State {
         };
         match received {
             Err(Error::Malformed { .. }) if queued.number.is_none() => {}
+            Err(Error::TooLarge { .. }) if queued.padding + 100 > receivers_limit => {
+                self.message_gone(&queued);
+            }
             Err(Error::UnexpectedFds { count })
                 if !with_fds && count == queued.beside && count > 0 =>
             {
                 self.message_gone(&queued);
             }
             Ok((message, fds)) if Some(message.number) == queued.number => {
+                assert!(queued.padding < receivers_limit);
                 assert_eq!(message.padding.len(), queued.padding);
                 let end = queued.tx.map(|channel| self.channels[channel].inodes.0);
                 assert_eq!(message.tx.as_ref().map(inode), end);
@@ -499,18 +506,20 @@ impl State {
         if let Some(&at) = receives.get(index) {
             assert!(receive_is_due(&at));
             let Held {
-                ref end, channel, ..
+                ref end,
+                channel,
+                limit,
             } = self.receivers[at];
             let received = if give_up {
                 let with_fds = selected.recv_with_fds(end);
                 drop(select);
-                self.received(channel, with_fds, true);
+                self.received((channel, limit), with_fds, true);
                 return;
             } else {
                 selected.recv(end).map(|message| (message, vec![]))
             };
             drop(select);
-            self.received(channel, received, false);
+            self.received((channel, limit), received, false);
         } else {
             let place = index - receives.len();
             let sent = selected.sent();
@@ -552,30 +561,33 @@ impl State {
 
     fn recv_from_set(&mut self, input: &mut Input<'_>) {
         let mut set = ReceiverSet::new().unwrap();
-        let mut members: Vec<(wormhole::Key, usize)> = Vec::new();
+        let mut members: Vec<(wormhole::Key, usize, usize)> = Vec::new();
         for _ in 0..input.below(4) {
             let Some(at) = pick(&self.receivers, input) else {
                 return;
             };
             let Held {
-                ref end, channel, ..
+                ref end,
+                channel,
+                limit,
             } = self.receivers[at];
-            if members.iter().all(|&(_, member)| member != channel) {
-                members.push((set.add(end.clone()).unwrap(), channel));
+            if members.iter().all(|&(_, member, _)| member != channel) {
+                members.push((set.add(end.clone()).unwrap(), channel, limit));
             }
         }
         match set.try_recv() {
             Ok((key, received)) => {
-                let (_, channel) = members.iter().find(|(member, _)| *member == key).unwrap();
+                let (_, channel, limit) = *members.iter().find(|member| member.0 == key).unwrap();
                 drop(set);
-                self.received(*channel, received.map(|message| (message, vec![])), false);
+                let received = received.map(|message| (message, vec![]));
+                self.received((channel, limit), received, false);
             }
             Err(Error::Disconnected) => assert!(members.is_empty()),
             Err(Error::Empty) => {
                 assert!(
                     !members
                         .iter()
-                        .any(|&(_, member)| self.channels[member].can_receive())
+                        .any(|&(_, member, _)| self.channels[member].can_receive())
                 );
             }
             Err(error) => panic!("{error:?}"),
@@ -589,7 +601,7 @@ impl State {
             self.sender_gone(channel);
         }
         while let Some(held) = self.receivers.last() {
-            let channel = held.channel;
+            let (channel, limit) = (held.channel, held.limit);
             let is_over = self.channels[channel].queue.is_empty();
             let may_block = self.channels[channel].can_receive();
             let received = if may_block {
@@ -600,11 +612,11 @@ impl State {
             if is_over {
                 // Some other channel's message may still hold a sender.
                 self.receivers.pop();
-                self.received(channel, received, true);
+                self.received((channel, limit), received, true);
                 self.receiver_gone(channel);
             } else {
                 let place = self.receivers.len() - 1;
-                self.received(channel, received, true);
+                self.received((channel, limit), received, true);
                 // Those that came are closed as well; the receivers among them are read to their end.
                 self.receivers.swap(place, 0);
                 for held in take(&mut self.senders) {
