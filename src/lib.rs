@@ -127,9 +127,14 @@
 //! - Each thread that receives has a buffer of 256 KiB, of which only what messages have filled takes up
 //!   memory, and one for long messages. Each one that sends has one, too. They are kept while they are at
 //!   most 4 MiB.
+//! - A decoded message may take up many times the memory of its text: its type decides. A `Vec<u8>` takes up
+//!   half of it, a `serde_json::Value` up to 97 times.
 //! - Whoever holds a copy of an end is trusted with it: it can take the messages of the others, and close or
 //!   change the socket. To close a descriptor that somebody has sent may take as long as its sender has
-//!   arranged (`SO_LINGER`).
+//!   arranged (`SO_LINGER`, FUSE).
+//!
+//! What was tried, up to these limits, is in `docs/limits.md` of the repository; what a hostile peer can do and what it
+//! cannot, in `SECURITY.md`.
 //!
 //! What JSON cannot carry:
 //!
