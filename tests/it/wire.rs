@@ -1,15 +1,13 @@
 //! The bytes on the wire: every worked packet of PROTOCOL.md, in both directions.
 
 use std::fs::File;
-use std::io::{IoSliceMut, Read, Seek, Write};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::io::{Read, Seek, Write};
+use std::os::fd::{AsFd, OwnedFd};
 
-use nix::cmsg_space;
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use serde::{Deserialize, Serialize};
 use wormhole::{Options, Sender, channel};
 
-use crate::support::{in_own_process, raw_send};
+use crate::support::{in_own_process, raw_recv, raw_send};
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct TestMessage {
@@ -46,35 +44,6 @@ fn worked_packet(name: &str) -> Vec<u8> {
         );
     }
     bytes
-}
-
-/// Receives one packet as a foreign program would.
-fn raw_recv(socket: impl AsFd) -> (Vec<u8>, Vec<OwnedFd>) {
-    let mut bytes = vec![0; 300_000];
-    let mut iov = [IoSliceMut::new(&mut bytes)];
-    let mut space = cmsg_space!([std::os::fd::RawFd; 253]);
-    let message = recvmsg::<()>(
-        socket.as_fd().as_raw_fd(),
-        &mut iov,
-        Some(&mut space),
-        MsgFlags::MSG_CMSG_CLOEXEC,
-    )
-    .unwrap();
-    let mut fds = Vec::new();
-    for control in message.cmsgs().unwrap() {
-        let ControlMessageOwned::ScmRights(raw) = control else {
-            panic!("{control:?}");
-        };
-        assert!(fds.is_empty(), "one SCM_RIGHTS a packet");
-        for fd in raw {
-            // SAFETY: the kernel has just made these descriptors for this process.
-            #[allow(unsafe_code, reason = "nix hands out received descriptors as numbers")]
-            fds.push(unsafe { OwnedFd::from_raw_fd(fd) });
-        }
-    }
-    let len = message.bytes;
-    bytes.truncate(len);
-    (bytes, fds)
 }
 
 #[test]

@@ -7,8 +7,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::IoSlice;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -20,7 +20,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair,
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
+    sendmsg, socketpair,
 };
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
@@ -287,6 +288,35 @@ pub(crate) fn raw_send(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) 
         None,
     );
     assert_eq!(sent, Ok(bytes.len()));
+}
+
+/// Receives one packet as a foreign program would.
+pub(crate) fn raw_recv(socket: impl AsFd) -> (Vec<u8>, Vec<OwnedFd>) {
+    let mut bytes = vec![0; 300_000];
+    let mut iov = [IoSliceMut::new(&mut bytes)];
+    let mut space = nix::cmsg_space!([std::os::fd::RawFd; 253]);
+    let message = recvmsg::<()>(
+        socket.as_fd().as_raw_fd(),
+        &mut iov,
+        Some(&mut space),
+        MsgFlags::MSG_CMSG_CLOEXEC,
+    )
+    .unwrap();
+    let mut fds = Vec::new();
+    for control in message.cmsgs().unwrap() {
+        let ControlMessageOwned::ScmRights(raw) = control else {
+            panic!("{control:?}");
+        };
+        assert!(fds.is_empty(), "one SCM_RIGHTS a packet");
+        for fd in raw {
+            // SAFETY: the kernel has just made these descriptors for this process.
+            #[allow(unsafe_code, reason = "nix hands out received descriptors as numbers")]
+            fds.push(unsafe { OwnedFd::from_raw_fd(fd) });
+        }
+    }
+    let len = message.bytes;
+    bytes.truncate(len);
+    (bytes, fds)
 }
 
 /// The two ends of a pipe, the reading one first.
