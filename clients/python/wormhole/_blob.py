@@ -1,0 +1,136 @@
+"""Bulk data in a message, without JSON and without copies: memory that nobody can change any more."""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+from types import TracebackType
+from typing import Any, Optional, Tuple, Type, Union
+
+from . import _memfd
+from ._errors import Io, NotABlob
+from ._fd import Fd
+
+_F_SEAL_SEAL, _F_SEAL_SHRINK, _F_SEAL_GROW, _F_SEAL_WRITE = 1, 2, 4, 8
+_ALL_SEALS = _F_SEAL_SEAL | _F_SEAL_SHRINK | _F_SEAL_GROW | _F_SEAL_WRITE
+
+
+class Blob:
+    """Immutable bytes in shared memory, to send bulk data in a message: made once, sent to many.
+
+    What is sent is a descriptor, whatever the size, and each process that receives it maps the same memory.
+    ``len(blob)``, ``blob[i]``, ``blob[i:j]`` and ``bytes(blob)`` copy what they give; ``blob.view()`` gives all of
+    it without a copy, for `memoryview`'s users: ``numpy.frombuffer(blob.view())``, ``file.write(blob.view())``.
+
+    The memory is a sealed memfd. The seals are checked before it is mapped, so a hostile sender cannot change or
+    cut it. Messages' limits do not count it: who takes blobs from strangers looks at their length first.
+    """
+
+    __slots__ = ("_fd", "_size", "_view")
+
+    def __init__(self, fd: Union[int, Fd]) -> None:
+        """Takes over a descriptor from elsewhere. Closes it and raises `NotABlob` unless it is a memfd that is
+        sealed against writing, growing and shrinking, or `Io` if it cannot be mapped."""
+        self._fd = fd if isinstance(fd, Fd) else Fd(fd)
+        self._size = 0
+        self._view: Optional[memoryview] = memoryview(b"")
+        try:
+            self._map()
+        except BaseException:
+            self._fd.close()
+            raise
+
+    def _map(self) -> None:
+        fd = self._fd.fileno()
+        try:
+            seals = fcntl.fcntl(fd, fcntl.F_GET_SEALS)
+        except OSError:
+            raise NotABlob("it is not a memfd") from None
+        for seal, against in (
+            (_F_SEAL_WRITE, "writing"),
+            (_F_SEAL_SHRINK, "shrinking"),
+            (_F_SEAL_GROW, "growing"),
+        ):
+            if not seals & seal:
+                raise NotABlob(f"it is not sealed against {against}")
+        # Reading a huge page that is not there yet is SIGBUS once the machine is out of them. Python does not tell
+        # the file system's type, but that of huge pages has blocks of their size.
+        if os.fstatvfs(fd).f_bsize != mmap.PAGESIZE:
+            raise NotABlob("it is made of huge pages")
+        self._size = os.fstat(fd).st_size
+        if self._size:
+            try:
+                # Before Linux 6.7 a shared mapping of what is sealed was refused.
+                mapping = mmap.mmap(fd, self._size, mmap.MAP_PRIVATE, mmap.PROT_READ)
+            except (OSError, ValueError, OverflowError) as error:
+                raise Io("map a blob") from error
+            self._view = memoryview(mapping)
+
+    @classmethod
+    def from_bytes(cls, content: Union[bytes, bytearray, memoryview]) -> Blob:
+        """Makes a blob with a copy of `content`, which is anything with the buffer protocol. Raises `Io` when this
+        process is out of descriptors or memory, or its sandbox denies ``memfd_create``."""
+        memfd = _memfd.create("create a blob (memfd_create)", os.MFD_ALLOW_SEALING)
+        try:
+            _memfd.write(memfd, content)
+            fcntl.fcntl(memfd, fcntl.F_ADD_SEALS, _ALL_SEALS)
+        except OSError as error:
+            os.close(memfd)
+            raise Io("fill a blob") from error
+        except BaseException:
+            os.close(memfd)
+            raise
+        return cls(memfd)
+
+    @classmethod
+    def __wormhole_fd__(cls, number: int, arguments: Tuple[Any, ...]) -> Blob:
+        return cls(number)
+
+    def view(self) -> memoryview:
+        """All of it, without a copy. Lives on after `close`. Raises `ValueError` once the blob is closed."""
+        if self._view is None:
+            raise ValueError("the blob is closed")
+        return self._view[:]
+
+    def __buffer__(self, flags: int) -> memoryview:  # the buffer protocol, from Python 3.12 on
+        return self.view()
+
+    def __bytes__(self) -> bytes:
+        return bytes(self.view())
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, key: Any) -> Any:
+        part = self.view()[key]
+        return bytes(part) if isinstance(part, memoryview) else part
+
+    def __eq__(self, other: object) -> bool:
+        return self.view() == other.view() if isinstance(other, Blob) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(bytes(self))
+
+    def fileno(self) -> int:
+        """The descriptor of the memfd."""
+        return self._fd.fileno()
+
+    def close(self) -> None:
+        """Closes the descriptor. The memory is unmapped when the last view of it is gone."""
+        self._fd.close()
+        self._view = None
+
+    def __enter__(self) -> Blob:
+        return self
+
+    def __exit__(
+        self,
+        kind: Optional[Type[BaseException]],
+        error: Optional[BaseException],
+        trace: Optional[TracebackType],
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Blob of {self._size} bytes>"

@@ -1,0 +1,112 @@
+"""A descriptor that somebody owns."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import os
+import socket
+from types import TracebackType
+from typing import Any, Callable, Optional, Protocol, Tuple, Type, Union
+
+
+class HasFileno(Protocol):
+    """An open file, a socket, an end of a channel, an `Fd`."""
+
+    def fileno(self) -> int: ...
+
+
+class Fd:
+    """An owned descriptor: closed by `close`, at the end of a ``with``, or when the last reference is gone.
+
+    As a field of a message it stands for a descriptor of any kind. A message can also hold files and sockets
+    as they are: see `Sender`.
+    """
+
+    __slots__ = ("_number",)
+
+    def __init__(self, number: int) -> None:
+        """Takes over a descriptor that nobody else will close."""
+        self._number = number
+
+    @classmethod
+    def __wormhole_fd__(cls, number: int, arguments: Tuple[Any, ...]) -> Fd:
+        return cls(number)
+
+    def fileno(self) -> int:
+        """The number. Raises `ValueError` once it is closed or given up."""
+        if self._number < 0:
+            raise ValueError("the descriptor is closed")
+        return self._number
+
+    def detach(self) -> int:
+        """Gives up the descriptor: it is the caller's to close."""
+        number = self.fileno()
+        self._number = -1
+        return number
+
+    def close(self) -> None:
+        """Closes it. Does nothing the second time."""
+        number, self._number = self._number, -1
+        if number >= 0:
+            os.close(number)
+
+    def __enter__(self) -> Fd:
+        return self
+
+    def __exit__(
+        self,
+        kind: Optional[Type[BaseException]],
+        error: Optional[BaseException],
+        trace: Optional[TracebackType],
+    ) -> None:
+        self.close()
+
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        number = getattr(self, "_number", -1)
+        if number >= 0:
+            self._number = -1
+            try:
+                close(number)
+            except OSError:
+                pass
+
+    def __repr__(self) -> str:
+        return f"Fd({self._number})"
+
+
+def number_of(fd: Union[int, HasFileno]) -> int:
+    """The number of a descriptor, or of something that has one."""
+    return fd if isinstance(fd, int) else fd.fileno()
+
+
+def open_file(kind: type, number: int) -> Any:
+    """Opens a received descriptor as one of the classes of `io`. Closes it if that fails."""
+    access = fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE
+    mode = {os.O_RDONLY: "r", os.O_WRONLY: "w"}.get(access, "r+")
+    try:
+        file = io.FileIO(number, mode)
+    except BaseException:
+        os.close(number)
+        raise
+    try:
+        if kind is io.FileIO:
+            return file
+        if kind is io.BufferedReader:
+            return io.BufferedReader(file)
+        if kind is io.BufferedWriter:
+            return io.BufferedWriter(file)
+        buffered: Any = {"r": io.BufferedReader, "w": io.BufferedWriter}.get(mode, io.BufferedRandom)
+        return io.TextIOWrapper(buffered(file), encoding="utf-8")
+    except BaseException:
+        file.close()
+        raise
+
+
+def open_socket(number: int) -> socket.socket:
+    """Opens a received descriptor as a socket. Closes it if that fails."""
+    try:
+        return socket.socket(fileno=number)
+    except BaseException:
+        os.close(number)
+        raise

@@ -1,0 +1,64 @@
+"""Files in memory: the part of a long message that its packet does not hold, and what a blob is made of."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from typing import Union
+
+from ._errors import Io, Malformed
+
+
+def create(operation: str, flags: int = 0) -> int:
+    try:
+        return os.memfd_create("wormhole", os.MFD_CLOEXEC | flags)
+    except OSError as error:
+        raise Io(operation) from error
+
+
+def write(memfd: int, content: Union[bytes, bytearray, memoryview]) -> None:
+    """Writes all of it, from offset 0. Raises `OSError`."""
+    left = memoryview(content).cast("B")
+    offset = 0
+    while offset < len(left):
+        offset += os.pwrite(memfd, left[offset:], offset)
+
+
+def spill(rest: memoryview) -> int:
+    """Puts the end of a long message into a fresh memfd."""
+    memfd = create("create the memfd (memfd_create) that a long message needs")
+    try:
+        write(memfd, rest)
+    except OSError as error:
+        os.close(memfd)
+        raise Io("put a long message into a memfd") from error
+    except BaseException:
+        os.close(memfd)
+        raise
+    return memfd
+
+
+def gather(inline: Union[bytes, memoryview], memfd: int, missing: int) -> bytes:
+    """The text of a long message: what its packet had, and what is in the memfd, which is checked first."""
+    try:
+        # A file of another kind could make the read wait for ever.
+        fcntl.fcntl(memfd, fcntl.F_GET_SEALS)
+    except OSError:
+        raise Malformed(
+            f"the descriptor for the {missing} bytes that the packet lacks is not a memfd"
+        ) from None
+    size = os.fstat(memfd).st_size
+    if size != missing:
+        raise Malformed(f"the packet lacks {missing} bytes and the memfd that came with it has {size}")
+    parts = [bytes(inline)]
+    offset = 0
+    while offset < missing:
+        try:
+            part = os.pread(memfd, missing - offset, offset)
+        except OSError as error:
+            raise Malformed("the memfd of a long message cannot be read") from error
+        if not part:
+            raise Malformed("the memfd of a long message was cut while it was read")
+        parts.append(part)
+        offset += len(part)
+    return b"".join(parts)

@@ -1,0 +1,128 @@
+"""A value for another program: handing it over, and taking it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import subprocess
+import threading
+from typing import Any, Sequence, Type, TypeVar, Union, overload
+
+from . import _socket
+from ._channel import Receiver, Sender
+from ._errors import Disconnected, Empty, Io, NotAChannel, NotInherited
+from ._fields import plan_of
+
+T = TypeVar("T")
+
+#: The environment variable that names the descriptor.
+VARIABLE = "WORMHOLE_FD"
+
+_lock = threading.Lock()
+_taken = False
+
+
+@overload
+def inherit(type: Type[T]) -> T: ...
+
+
+@overload
+def inherit(type: Any = ...) -> Any: ...
+
+
+def inherit(type: Any = Any) -> Any:
+    """Takes what `spawn`, or Rust's ``spawn_command``, handed to this program.
+
+    Can be done once. Never blocks. Call it first thing: until then programs that this one starts inherit the
+    descriptor. Raises `NotInherited` if there is nothing, and nothing is changed then; and what `Receiver.recv`
+    raises, when the value is lost.
+    """
+    global _taken
+    plan = plan_of(type)
+    with _lock:
+        if _taken:
+            raise NotInherited("it was taken before")
+        number = _number()
+        end = _check(number)
+        _taken = True
+    # For the programs that other threads start before it is closed again.
+    os.set_inheritable(number, False)
+    with Receiver._of(end, plan) as receiver:
+        try:
+            return receiver.try_recv()
+        except (Empty, Disconnected):
+            raise NotInherited("the channel is empty") from None
+
+
+def _number() -> int:
+    value = os.environ.get(VARIABLE)
+    if value is None:
+        raise NotInherited(f"the environment variable {VARIABLE} is not set")
+    if not (value.isascii() and value.isdigit() and len(value) < 10 and int(value) >= 3):
+        raise NotInherited(f"{VARIABLE}={value} is no descriptor that can be inherited")
+    return int(value)
+
+
+def _check(number: int) -> socket.socket:
+    """Checks that a descriptor is what is handed on, and leaves it alone if it is not."""
+    try:
+        flags = fcntl.fcntl(number, fcntl.F_GETFD)
+    except OSError:
+        raise NotInherited(f"{VARIABLE}={number} names a closed descriptor") from None
+    # Whatever this program has opened itself by that number.
+    if flags & fcntl.FD_CLOEXEC:
+        raise NotInherited(f"{VARIABLE}={number} names a foreign descriptor: it is close-on-exec")
+    try:
+        end = _socket.wrap(number)
+        try:
+            _socket.check(end)
+        except BaseException:
+            end.detach()
+            raise
+    except NotAChannel as error:
+        raise NotInherited(f"{VARIABLE}={number} names a foreign descriptor: {error}") from None
+    return end
+
+
+def spawn(
+    command: Union[str, Sequence[str]],
+    value: Any = None,
+    *,
+    type: Any = Any,
+    **options: Any,
+) -> subprocess.Popen[Any]:
+    """Starts a program and hands it a value, which may hold ends of channels, files and blobs. There, `inherit`
+    takes it, in Rust ``wormhole::inherit``.
+
+    `command` and `options` are those of `subprocess.Popen`. What the value holds is closed in this process,
+    whatever happens, so no copy of an end stays behind. The program gets one descriptor more, which its own
+    children do not inherit once it has taken the value.
+
+    Blocks until the program is executed. Raises `Encode`, `TooLarge`, `TooManyFds` or `TooManyFdsInFlight` if the
+    value cannot be sent, and `Io` if the program cannot be executed.
+    """
+    # A channel of this function's own: one packet fits it at once, however long the message.
+    plan = plan_of(type)
+    sending, receiving = _socket.pair()
+    sender: Sender[Any] = Sender._of(sending, plan)
+    with Receiver._of(receiving, plan) as receiver:
+        with sender:
+            sender.send(value, move=True)
+        number = receiver.fileno()
+        higher = -1
+        try:
+            if number < 3:  # a standard stream, which Popen sets up itself
+                number = higher = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 3)
+            environment = dict(os.environ if options.get("env") is None else options["env"])
+            environment[VARIABLE] = str(number)
+            options["env"] = environment
+            options["pass_fds"] = (*options.get("pass_fds", ()), number)
+            return subprocess.Popen(command, **options)
+        except OSError as error:
+            raise Io("start a program") from error
+        finally:
+            if higher >= 0:
+                os.close(higher)
+
+
