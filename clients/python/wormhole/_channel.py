@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 import threading
+from functools import partial
 from select import POLLIN, POLLOUT
 from struct import Struct
 from time import monotonic
@@ -45,6 +46,13 @@ from ._fd import Fd, HasFileno, number_of
 from ._fields import Incoming, Mismatch, Outgoing, plan_of, write_unknown
 from ._text import is_too_deep, parse, writer
 from ._wait import Spin, until_ready
+
+_receive, _buffers, MAX_PACKET, SEND_NOW = (
+    _socket.receive,
+    _socket.buffers,
+    _socket.MAX_PACKET,
+    _socket.SEND_NOW,
+)
 
 T = TypeVar("T")
 E = TypeVar("E", bound="_End")
@@ -199,11 +207,17 @@ class Sender(_End, Generic[T]):
                 raise Encode(self._plan.name, str(error)) from error
             finally:
                 _current.fds = outer
-            if is_too_deep(text):
+            if len(text) > 127 and is_too_deep(text):
                 raise Encode(self._plan.name, "nested deeper than 127 levels")
             if len(text) > self.max_message_len:
                 raise TooLarge(len(text), self.max_message_len)
             fds = fields.numbers
+            if not fds and not beside and len(text) < MAX_PACKET:
+                try:  # the usual case, in short
+                    self._socket.send(_pack(len(text)) + text, SEND_NOW)
+                    return
+                except OSError:
+                    pass  # once more, and to the end
             if beside:
                 fds = fds + [number_of(fd) for fd in beside]
             self._send_text(text, fds, deadline, waits)
@@ -321,14 +335,12 @@ class Receiver(_End, Generic[T]):
     ) -> T:
         end = self._socket
         try:
-            packet = _socket.receive(end, False)
+            packet = _receive(end, False)
         except BlockingIOError:
             if not waits:
                 raise Empty from None
             try:
-                packet = until_ready(
-                    end, POLLIN, self._spin, deadline, lambda b: _socket.receive(end, b)
-                )
+                packet = until_ready(end, POLLIN, self._spin, deadline, partial(_receive, end))
             except OSError as error:
                 raise self._failure(error) from error
         except OSError as error:
@@ -336,12 +348,12 @@ class Receiver(_End, Generic[T]):
         if packet is None:
             raise Disconnected
         buffer, length, numbers, lost = packet
-        if not numbers and not lost and 8 <= length <= _socket.MAX_PACKET:
-            # The usual case, in short.
+        if not numbers and not lost and 8 <= length <= MAX_PACKET:
             (declared,) = _unpack_from(buffer)
             if declared == length - 8 and declared <= self.max_message_len:
+                # The usual case, in short.
                 text = bytes(buffer[8:length])
-                _socket.give_back(buffer)
+                _buffers.append(buffer)
                 return self._decode(text, Incoming(numbers), beside)  # type: ignore[no-any-return]
         fds = Incoming(numbers)
         try:
@@ -396,7 +408,7 @@ class Receiver(_End, Generic[T]):
                 message = read(message, fds)
         except (Mismatch, NotAChannel, NotABlob, ValueError, TypeError, OSError, RecursionError) as error:
             raise Decode(plan.name, str(error)) from error
-        left = fds.left()
+        left = fds.numbers and fds.left()
         if left:
             if beside is None:
                 raise UnexpectedFds(len(left))

@@ -104,6 +104,8 @@ class Plan(NamedTuple):
     read: Optional[Read]
     #: Whether objects have to come as pairs.
     pairs: bool
+    #: If not `None`, `read` only checks that a value is of this class. For speed: who reads many can do it himself.
+    exactly: Optional[type] = None
 
 
 def shown(value: Any) -> str:
@@ -147,7 +149,7 @@ def _exactly(kind: type, what: str) -> Plan:
             raise expected(what, value)
         return value
 
-    return Plan(kind.__name__, None, read, False)
+    return Plan(kind.__name__, None, read, False, kind)
 
 
 def _read_float(value: Any, fds: Incoming) -> float:
@@ -202,7 +204,7 @@ def _range(limits: Range) -> Plan:
 
 
 def _list(item: Plan, make: type, name: str) -> Plan:
-    write_item, read_item = item.write, item.read
+    write_item, read_item, exactly = item.write, item.read, item.exactly
 
     def write(value: Any, fds: Outgoing) -> Any:
         assert write_item is not None
@@ -211,7 +213,13 @@ def _list(item: Plan, make: type, name: str) -> Plan:
     def read(value: Any, fds: Incoming) -> Any:
         if value.__class__ is not list:
             raise expected("a list", value)
-        items = value if read_item is None else [read_item(each, fds) for each in value]
+        items = value
+        if exactly is not None:
+            for each in value:
+                if each.__class__ is not exactly:
+                    read_item(each, fds)  # type: ignore[misc]
+        elif read_item is not None:
+            items = [read_item(each, fds) for each in value]
         return items if make is list else make(items)
 
     return Plan(name, write if write_item else None, read, item.pairs)
@@ -296,7 +304,7 @@ def _record(kind: Any, name: str) -> Plan:
     in_text = [field.metadata.get("wormhole", field.name) for field in fields]
     attributes = [field.name for field in fields]
     writes = [(t, a, plan.write) for t, a, plan in zip(in_text, attributes, plans)]
-    reads = {t: (a, plan.read) for t, a, plan in zip(in_text, attributes, plans)}
+    reads = {t: (a, plan.exactly, plan.read) for t, a, plan in zip(in_text, attributes, plans)}
     # What a missing member stands for: a default of the class's own, or nothing.
     nothing = {
         field.name
@@ -332,10 +340,12 @@ def _record(kind: Any, name: str) -> Plan:
                 known = reads.get(text)
                 if known is None:
                     continue
-                attribute, read_inner = known
+                attribute, exactly, read_inner = known
                 if attribute in values:
                     raise Mismatch("the member is repeated")
-                values[attribute] = inner if read_inner is None else read_inner(inner, fds)
+                if inner.__class__ is not exactly and read_inner is not None:
+                    inner = read_inner(inner, fds)
+                values[attribute] = inner
         except Mismatch as mismatch:
             raise Mismatch(f"{name}.{text}: {mismatch}") from None
         if len(values) != count:

@@ -15,7 +15,7 @@ import select
 import socket
 import struct
 import termios
-from typing import Any, List, NamedTuple, Optional, Tuple
+from typing import Any, List, Optional, Tuple
 
 from ._errors import Io, NotAChannel
 
@@ -27,23 +27,17 @@ MAX_FDS = 253
 _SCM_PIDFD = 4  # since Linux 6.5
 # All descriptors, and what a foreign holder of the socket may have asked for: credentials, a label, a pidfd.
 _ANCILLARY = socket.CMSG_SPACE(MAX_FDS * 4) + socket.CMSG_SPACE(12) + 320
-_RECEIVE = socket.MSG_CMSG_CLOEXEC | socket.MSG_TRUNC
-_RECEIVE_NOW = _RECEIVE | socket.MSG_DONTWAIT
-_SEND = socket.MSG_NOSIGNAL
-_SEND_NOW = _SEND | socket.MSG_DONTWAIT
+# As plain integers: the flags of `socket` compute slowly.
+_RECEIVE = int(socket.MSG_CMSG_CLOEXEC | socket.MSG_TRUNC)
+_RECEIVE_NOW = int(_RECEIVE | socket.MSG_DONTWAIT)
+_MSG_CTRUNC = int(socket.MSG_CTRUNC)
+SEND_NOW = int(socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
 _POLLRDHUP = getattr(select, "POLLRDHUP", 0x2000)
 
 
-class Packet(NamedTuple):
-    """A packet that has come."""
-
-    #: The buffer that it is in, to be given back with `give_back`.
-    buffer: memoryview
-    #: Its length, which may be more than the buffer holds.
-    length: int
-    fds: List[int]
-    #: Whether some of its descriptors did not make it into this process.
-    lost: bool
+#: A packet that has come: the buffer that it is in, to be given back with `give_back`; its length, which may be
+#: more than the buffer holds; its descriptors; and whether some of them did not make it into this process.
+Packet = Tuple[memoryview, int, List[int], bool]
 
 
 def wrap(fd: int) -> socket.socket:
@@ -109,14 +103,14 @@ def send(sending: socket.socket, data: Any, fds: List[int]) -> None:
     """Sends a packet whole or not at all. Raises `OSError`, for one `BlockingIOError` instead of waiting."""
     if fds:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
-        sending.sendmsg([data], rights, _SEND_NOW)
+        sending.sendmsg([data], rights, SEND_NOW)
     else:
-        sending.send(data, _SEND_NOW)
+        sending.send(data, SEND_NOW)
 
 
 # Buffers that nobody uses now. A list of them rather than one for each thread, because a signal handler may
 # receive as well. A mapping takes up memory only as it is written to, and is private in forked processes.
-_buffers: List[memoryview] = []
+buffers: List[memoryview] = []
 
 
 def _fresh_buffer() -> memoryview:
@@ -124,28 +118,30 @@ def _fresh_buffer() -> memoryview:
 
 
 def give_back(buffer: memoryview) -> None:
-    if len(_buffers) < 8:
-        _buffers.append(buffer)
+    if len(buffers) < 8:
+        buffers.append(buffer)
 
 
 def receive(receiving: socket.socket, may_block: bool) -> Optional[Packet]:
     """Receives a packet; `None` is the end of the channel. Raises `OSError`, for one `BlockingIOError` instead of
     waiting."""
     try:
-        buffer = _buffers.pop()
+        buffer = buffers.pop()
     except IndexError:
         buffer = _fresh_buffer()
-    flags = _RECEIVE if may_block else _RECEIVE_NOW
     while True:
         try:
-            length, ancillary, seen, _ = receiving.recvmsg_into((buffer,), _ANCILLARY, flags)
+            length, ancillary, seen, _ = receiving.recvmsg_into(
+                (buffer,), _ANCILLARY, _RECEIVE if may_block else _RECEIVE_NOW
+            )
         except ConnectionResetError:
             continue  # the sender closed and left unread what was sent backwards to it: reported once
         except BaseException:
-            _buffers.append(buffer)
+            buffers.append(buffer)
             raise
-        fds = _unpack(ancillary) if ancillary else []
-        lost = bool(seen & socket.MSG_CTRUNC)
+        lost = seen & _MSG_CTRUNC != 0
+        if length and not ancillary:
+            return buffer, length, _NO_FDS, lost
         if not length and not ancillary and not lost:
             what = _what_nothing_means(receiving)
             if what == "end":
@@ -153,7 +149,10 @@ def receive(receiving: socket.socket, may_block: bool) -> Optional[Packet]:
                 return None
             if what == "miss":
                 continue
-        return Packet(buffer, length, fds, lost)
+        return buffer, length, _unpack(ancillary), lost
+
+
+_NO_FDS: List[int] = []  # never changed
 
 
 def _unpack(ancillary: List[Tuple[int, int, bytes]]) -> List[int]:

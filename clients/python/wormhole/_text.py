@@ -75,7 +75,7 @@ def parse(data: bytes, pairs: bool) -> Any:
         text = data.decode()
     except UnicodeDecodeError as error:
         raise Mismatch(f"not UTF-8: {error.reason} at byte {error.start}") from None
-    if is_too_deep(data):
+    if len(data) > MAX_DEPTH and is_too_deep(data):
         raise Mismatch(f"nested deeper than {MAX_DEPTH} levels, or brackets that do not match")
     if "\\u" in text and any(match[1] for match in _ESCAPES.finditer(text)):
         raise Mismatch("a lone surrogate in an escape")
