@@ -9,6 +9,7 @@ import os
 import socket
 import struct
 import unittest
+import warnings
 from pathlib import Path
 from typing import Dict, List, Sequence, Tuple
 
@@ -40,6 +41,13 @@ def open_fds() -> Dict[int, str]:
         except FileNotFoundError:
             pass  # that of the list itself
     return found
+
+
+def fork() -> int:
+    """Forks, of which newer versions warn: the thread that they see is the one with the deadline."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
 
 
 def packet(text: bytes) -> bytes:

@@ -89,7 +89,9 @@ def data_of(pieces: Any) -> bytes:
         if isinstance(piece, str):
             result += bytes.fromhex(piece)
         else:
-            once = piece["ascii"].encode("ascii") if "ascii" in piece else bytes.fromhex(piece["hex"])
+            once = (
+                piece["ascii"].encode("ascii") if "ascii" in piece else bytes.fromhex(piece["hex"])
+            )
             result += once * piece.get("times", 1)
     return result
 
@@ -284,9 +286,7 @@ class Conformance(Case):
         self.assertIn("value", expected, value)
         self.assertEqual(shown(value, kept), normal(expected["value"]))
         wanted = Descriptors(case.get("beside"))
-        self.assertEqual(
-            [shown_fd(fd) for fd in beside], [shown_fd(Fd(fd)) for fd in wanted.sent]
-        )
+        self.assertEqual([shown_fd(fd) for fd in beside], [shown_fd(Fd(fd)) for fd in wanted.sent])
         if "encode" in case:
             tx, back = wormhole.channel(TYPES[case["type"]])
             with tx, back:

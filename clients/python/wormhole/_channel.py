@@ -12,6 +12,7 @@ from struct import Struct
 from time import monotonic
 from types import TracebackType
 from typing import (
+    TYPE_CHECKING,
     Any,
     Generic,
     Iterator,
@@ -168,6 +169,24 @@ class Sender(_End, Generic[T]):
     `TooManyFdsInFlight` or `Io`; and `ValueError` once the sender is closed.
     """
 
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(
+            self, fd: Union[int, Fd, socket.socket], type: Type[T], *, max_message_len: int = ...
+        ) -> None: ...
+
+        @overload
+        def __init__(
+            self: Sender[Any],
+            fd: Union[int, Fd, socket.socket],
+            type: Any = ...,
+            *,
+            max_message_len: int = ...,
+        ) -> None: ...
+
+        def __init__(self, fd: Any, type: Any = Any, *, max_message_len: int = 0) -> None: ...
+
     def send(self, message: T, *, move: bool = False) -> None:
         """Sends a message. Blocks while the channel is full: it holds about 200 KB, or 278 small messages. When
         it returns the kernel has the whole message, which outlives this process."""
@@ -294,6 +313,24 @@ class Receiver(_End, Generic[T]):
     as well, with another ``for``. Once it is closed they raise `ValueError`.
     """
 
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(
+            self, fd: Union[int, Fd, socket.socket], type: Type[T], *, max_message_len: int = ...
+        ) -> None: ...
+
+        @overload
+        def __init__(
+            self: Receiver[Any],
+            fd: Union[int, Fd, socket.socket],
+            type: Any = ...,
+            *,
+            max_message_len: int = ...,
+        ) -> None: ...
+
+        def __init__(self, fd: Any, type: Any = Any, *, max_message_len: int = 0) -> None: ...
+
     def recv(self) -> T:
         """Receives the next message. Blocks until one comes or no sender is left."""
         return self._recv(None, True)
@@ -330,9 +367,7 @@ class Receiver(_End, Generic[T]):
         except Disconnected:
             raise StopIteration from None
 
-    def _recv(
-        self, deadline: Optional[float], waits: bool, beside: Optional[List[Fd]] = None
-    ) -> T:
+    def _recv(self, deadline: Optional[float], waits: bool, beside: Optional[List[Fd]] = None) -> T:
         end = self._socket
         try:
             packet = _receive(end, False)
@@ -406,7 +441,15 @@ class Receiver(_End, Generic[T]):
             message = parse(text, plan.pairs)
             if read is not None:
                 message = read(message, fds)
-        except (Mismatch, NotAChannel, NotABlob, ValueError, TypeError, OSError, RecursionError) as error:
+        except (
+            Mismatch,
+            NotAChannel,
+            NotABlob,
+            ValueError,
+            TypeError,
+            OSError,
+            RecursionError,
+        ) as error:
             raise Decode(plan.name, str(error)) from error
         left = fds.numbers and fds.left()
         if left:

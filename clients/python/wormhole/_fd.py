@@ -96,7 +96,9 @@ def open_file(kind: type, number: int) -> Any:
             return io.BufferedReader(file)
         if kind is io.BufferedWriter:
             return io.BufferedWriter(file)
-        buffered: Any = {"r": io.BufferedReader, "w": io.BufferedWriter}.get(mode, io.BufferedRandom)
+        buffered: Any = {"r": io.BufferedReader, "w": io.BufferedWriter}.get(
+            mode, io.BufferedRandom
+        )
         return io.TextIOWrapper(buffered(file), encoding="utf-8")
     except BaseException:
         file.close()

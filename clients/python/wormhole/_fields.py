@@ -154,7 +154,7 @@ def _exactly(kind: type, what: str) -> Plan:
 
 def _read_float(value: Any, fds: Incoming) -> float:
     if value.__class__ is float:
-        return value  # type: ignore[no-any-return]
+        return value
     if value.__class__ is int:
         try:
             return float(value)
@@ -326,7 +326,9 @@ def _record(kind: Any, name: str) -> Plan:
         if not isinstance(value, kind):
             raise Mismatch(f"expected a {name}, got a {type(value).__name__}")
         return {
-            text: getattr(value, attribute) if inner is None else inner(getattr(value, attribute), fds)
+            text: getattr(value, attribute)
+            if inner is None
+            else inner(getattr(value, attribute), fds)
             for text, attribute, inner in writes
         }
 

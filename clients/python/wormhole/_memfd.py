@@ -49,7 +49,9 @@ def gather(inline: Union[bytes, memoryview], memfd: int, missing: int) -> bytes:
         ) from None
     size = os.fstat(memfd).st_size
     if size != missing:
-        raise Malformed(f"the packet lacks {missing} bytes and the memfd that came with it has {size}")
+        raise Malformed(
+            f"the packet lacks {missing} bytes and the memfd that came with it has {size}"
+        )
     parts = [bytes(inline)]
     offset = 0
     while offset < missing:

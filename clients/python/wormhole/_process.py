@@ -48,7 +48,8 @@ def inherit(type: Any = Any) -> Any:
         _taken = True
     # For the programs that other threads start before it is closed again.
     os.set_inheritable(number, False)
-    with Receiver._of(end, plan) as receiver:
+    receiver: Receiver[Any] = Receiver._of(end, plan)
+    with receiver:
         try:
             return receiver.try_recv()
         except (Empty, Disconnected):
@@ -106,7 +107,8 @@ def spawn(
     plan = plan_of(type)
     sending, receiving = _socket.pair()
     sender: Sender[Any] = Sender._of(sending, plan)
-    with Receiver._of(receiving, plan) as receiver:
+    receiver: Receiver[Any] = Receiver._of(receiving, plan)
+    with receiver:
         with sender:
             sender.send(value, move=True)
         number = receiver.fileno()
@@ -124,5 +126,3 @@ def spawn(
         finally:
             if higher >= 0:
                 os.close(higher)
-
-
