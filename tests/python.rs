@@ -363,3 +363,44 @@ fn the_worker_of_the_readme_works() {
         assert!(child.wait().unwrap().success());
     });
 }
+
+#[test]
+fn python_workers_answer_fail_and_die() {
+    if python().is_none() {
+        return;
+    }
+    let mut command = Command::new(support::example("python_workers"));
+    command.stdin(Stdio::null());
+    let output = output_within(DEADLINE, command);
+    assert!(
+        output.status.success() && output.stderr.is_empty(),
+        "{output:?}"
+    );
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let (answers, ends) = printed.split_at(printed.find("a worker").unwrap());
+    let license = include_str!("../LICENSE-MIT");
+    let answers: Vec<&str> = answers.lines().collect();
+    assert_eq!(
+        answers[0],
+        format!(
+            "license: {} lines, {} words",
+            license.lines().count(),
+            license.split_whitespace().count()
+        )
+    );
+    assert!(answers[1].starts_with("program: UnicodeDecodeError: 'utf-8' codec"));
+    assert_eq!(
+        answers[2..],
+        ["crash: its worker died", "nothing: 0 lines, 0 words"]
+    );
+    let mut ends: Vec<&str> = ends.lines().collect();
+    ends.sort_unstable();
+    assert_eq!(
+        ends,
+        [
+            "a worker ended with exit status: 0",
+            "a worker ended with exit status: 0",
+            "a worker ended with signal: 9 (SIGKILL)",
+        ]
+    );
+}
