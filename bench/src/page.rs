@@ -52,7 +52,8 @@ The contenders:
 - **unix-ipc**: bincode, a binary encoding, over a stream socket.
 - **tiny-nix-ipc**: JSON over SOCK_SEQPACKET, on the wire the same as wormhole.
 - **JSON lines**: a `UnixStream` with a line of JSON for each message, the way people write it by hand.
-- **Python Pipe**: `multiprocessing.Pipe`, pickle.
+- **Python Pipe**: `multiprocessing.Pipe`, pickle, between two Pythons.
+- **wormhole, Python to Rust**: the client in `clients/python`, with this crate at the other end.
 - **mpsc (threads)**: `std::sync::mpsc::sync_channel` between threads of one process, for scale. It encodes and
   copies nothing.
 

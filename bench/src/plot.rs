@@ -7,6 +7,7 @@ use crate::Outcome;
 use crate::measure::{Line, Table};
 use crate::peer::{
     IPC_CHANNEL, JSON_LINES, PYTHON, RAW, THREADS, TINY_NIX_IPC, UNIX_IPC, WORMHOLE,
+    WORMHOLE_PYTHON,
 };
 use crate::report::quantity;
 use crate::work::Unit;
@@ -66,6 +67,7 @@ fn colour(contender: &str) -> RGBColor {
         (TINY_NIX_IPC, RGBColor(230, 140, 20)),
         (JSON_LINES, RGBColor(140, 80, 180)),
         (PYTHON, RGBColor(90, 70, 40)),
+        (WORMHOLE_PYTHON, RGBColor(240, 140, 160)),
         (THREADS, RGBColor(170, 170, 170)),
         ("wormhole, a list of numbers", RGBColor(240, 140, 160)),
     ];

@@ -115,7 +115,7 @@ impl Side {
 }
 
 /// The processor time of this process so far.
-fn processor_time() -> Outcome<Duration> {
+pub(crate) fn processor_time() -> Outcome<Duration> {
     let usage = getrusage(UsageWho::RUSAGE_SELF)?;
     let micros = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
     Ok(Duration::from_micros(u64::try_from(micros)?))

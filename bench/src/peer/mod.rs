@@ -30,6 +30,7 @@ pub(crate) const UNIX_IPC: &str = "unix-ipc";
 pub(crate) const TINY_NIX_IPC: &str = "tiny-nix-ipc";
 pub(crate) const JSON_LINES: &str = "JSON lines";
 pub(crate) const PYTHON: &str = "Python Pipe";
+pub(crate) const WORMHOLE_PYTHON: &str = "wormhole, Python to Rust";
 pub(crate) const THREADS: &str = "mpsc (threads)";
 
 /// What a receive gave.

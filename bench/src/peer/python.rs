@@ -1,15 +1,19 @@
-//! Python's `multiprocessing.Pipe` between two processes.
+//! Python: its own `multiprocessing.Pipe` between two processes, and this repository's client with Rust at the other
+//! end.
 
 use std::process::Command;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
+use wormhole::{channel, spawn_command};
 
 use crate::Outcome;
+use crate::message;
 use crate::place::Place;
+use crate::process::processor_time;
 use crate::sample::Sample;
 
 /// The same round trip, with the same checks. Prints wall and processor time in nanoseconds.
-const PROGRAM: &str = r#"
+const PIPE: &str = r#"
 import multiprocessing, os, resource, signal, sys, time
 
 class Message:
@@ -51,6 +55,37 @@ if __name__ == "__main__":
     print(wall / (count - count // 11) * 1e9, cpu / (count - count // 11) * 1e9)
 "#;
 
+/// The same through two channels whose other ends Rust has.
+const WORMHOLE: &str = r#"
+import os, resource, signal, sys, time
+from dataclasses import dataclass
+from typing import List, Tuple
+import wormhole
+from wormhole import I32, Receiver, Sender, U32
+
+@dataclass
+class Message:
+    a: U32
+    b: str
+    c: List[I32]
+
+def used():
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+signal.alarm(60)
+count, core, tx, rx, report = wormhole.inherit(
+    Tuple[int, int, Sender[Message], Receiver[Message], Sender[Tuple[float, float]]])
+os.sched_setaffinity(0, {core})
+for turn in range(count):
+    if turn == count // 11:
+        wall, cpu = time.perf_counter(), used()
+    tx.send(Message(1776, "hello world!", [5, 4, 3, 2, 1]))
+    message = rx.recv()
+    assert (message.a, message.b, message.c) == (1776, "hello world!", [5, 4, 3, 2, 1])
+report.send(((time.perf_counter() - wall) * 1e9, (used() - cpu) * 1e9))
+"#;
+
 /// The version of the interpreter, if there is one.
 pub(crate) fn version() -> Option<String> {
     let output = Command::new("python3").arg("--version").output().ok()?;
@@ -58,13 +93,13 @@ pub(crate) fn version() -> Option<String> {
     Some(text.trim().trim_start_matches("Python ").to_owned())
 }
 
-/// Round trips of the small message.
+/// Round trips of the small message through a Pipe.
 pub(crate) fn round_trip(place: Place, operations: u64) -> Outcome<Sample> {
     let count = operations + operations / 10 + 1;
     let other = place.core(1)?;
     place.settle(0)?;
     let output = Command::new("python3")
-        .args(["-c", PROGRAM, &count.to_string(), &other.to_string()])
+        .args(["-c", PIPE, &count.to_string(), &other.to_string()])
         .output()?;
     if !output.status.success() {
         bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
@@ -74,5 +109,43 @@ pub(crate) fn round_trip(place: Place, operations: u64) -> Outcome<Sample> {
     Ok(Sample {
         value: value.parse()?,
         cpu: cpu.parse()?,
+    })
+}
+
+/// Round trips of the small message from this repository's Python client to Rust and back.
+pub(crate) fn round_trip_to_rust(place: Place, operations: u64) -> Outcome<Sample> {
+    let count = operations + operations / 10 + 1;
+    let measured = count - count / 11;
+    let load = message::small();
+    let (there, requests) = channel::<message::Small>()?;
+    let (answers, back) = channel::<message::Small>()?;
+    let (report, reported) = channel::<(f64, f64)>()?;
+    let mut command = Command::new("python3");
+    command.args(["-c", WORMHOLE]);
+    command.env(
+        "PYTHONPATH",
+        concat!(env!("CARGO_MANIFEST_DIR"), "/../clients/python"),
+    );
+    command.env("PYTHONDONTWRITEBYTECODE", "1");
+    let arguments = (count, place.core(0)?, there, back, report);
+    let mut child = spawn_command(command, arguments)?;
+    place.settle(1)?;
+    let mut start = processor_time()?;
+    for turn in 0..count {
+        if turn == count / 11 {
+            start = processor_time()?;
+        }
+        let message = requests.recv().context("Python has ended early")?;
+        ensure!(message == load, "something else arrived than was sent");
+        answers.send(load.clone())?;
+    }
+    let cpu = processor_time()?.saturating_sub(start);
+    let (wall, other_cpu) = reported.recv()?;
+    child.wait()?;
+    #[allow(clippy::cast_precision_loss, reason = "far fewer than 2^52")]
+    let measured = measured as f64;
+    Ok(Sample {
+        value: wall / measured,
+        cpu: (cpu.as_secs_f64() * 1e9 + other_cpu) / measured,
     })
 }

@@ -184,11 +184,17 @@ fn row(
 
 fn trips(place: Place) -> Vec<Entry> {
     let mut entries = every_small(RoundTrip(place));
-    entries.push(match python::version() {
-        Some(_) => Entry::new(peer::PYTHON, move |operations| {
-            python::round_trip(place, operations)
-        }),
-        None => Entry::cannot(peer::PYTHON, "no python3 here"),
-    });
+    for (name, trip) in [
+        (
+            peer::PYTHON,
+            python::round_trip as fn(Place, u64) -> Outcome<Sample>,
+        ),
+        (peer::WORMHOLE_PYTHON, python::round_trip_to_rust),
+    ] {
+        entries.push(match python::version() {
+            Some(_) => Entry::new(name, move |operations| trip(place, operations)),
+            None => Entry::cannot(name, "no python3 here"),
+        });
+    }
     entries
 }
