@@ -220,3 +220,41 @@ fn every_file_is_read_and_every_name_used_once() {
         }
     }
 }
+
+/// What a table calls what comes out.
+fn outcome(case: &Value, language: &str) -> String {
+    let own = &case["but"][language.to_lowercase()];
+    let expected = if own.is_null() { case } else { own };
+    if !expected["error"].is_null() {
+        return "refused".to_owned();
+    }
+    let kind = expected["value"].as_object().unwrap().keys().next();
+    match (kind.unwrap().as_str(), case["type"].as_str().unwrap()) {
+        ("int", _) => "integer",
+        ("f64", _) => "float",
+        ("object", name @ ("record" | "map")) => name,
+        (kind, _) => kind,
+    }
+    .to_owned()
+}
+
+#[test]
+fn the_table_of_the_protocol_says_what_the_data_says() {
+    let document = include_str!("../../PROTOCOL.md");
+    let (_, table) = document.split_once("| text | expected |").unwrap();
+    let cases: Vec<Value> = FILES.into_iter().flat_map(cases).collect();
+    let mut rows = 0;
+    for line in table.lines().skip(2).take_while(|line| !line.is_empty()) {
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        let [_, _, rust, python, go, name] = cells[..] else {
+            panic!("{line}");
+        };
+        let case = cases.iter().find(|case| case["name"] == name);
+        let case = case.unwrap_or_else(|| panic!("no case `{name}`"));
+        for (language, cell) in [("Rust", rust), ("Python", python), ("Go", go)] {
+            assert_eq!(cell, outcome(case, language), "{language}: {line}");
+        }
+        rows += 1;
+    }
+    assert!(rows > 20, "{rows}");
+}
