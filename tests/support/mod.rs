@@ -90,10 +90,15 @@ pub(crate) fn example(name: &str) -> PathBuf {
 
 /// Denies system calls to this process from now on: they fail with EPERM.
 pub(crate) fn deny<const N: usize>(calls: [i64; N]) {
+    deny_with(nix::Error::EPERM, calls);
+}
+
+/// Denies system calls to this process from now on: they fail with that error.
+pub(crate) fn deny_with<const N: usize>(error: nix::Error, calls: [i64; N]) {
     let filter = SeccompFilter::new(
         calls.map(|call| (call, vec![])).into(),
         SeccompAction::Allow,
-        SeccompAction::Errno(nix::libc::EPERM.unsigned_abs()),
+        SeccompAction::Errno((error as i32).unsigned_abs()),
         TargetArch::try_from(std::env::consts::ARCH).unwrap(),
     );
     let filter = BpfProgram::try_from(filter.unwrap()).unwrap();
