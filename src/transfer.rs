@@ -33,6 +33,9 @@ pub(crate) struct Outbound {
 }
 
 impl Outbound {
+    /// How many packets may be refused before what the kernel says of its buffer is taken for wrong.
+    const TRUST: u32 = 4;
+
     /// Encodes a message whose text may have `limit` bytes.
     pub(crate) fn encode<T: Serialize>(message: &T, limit: usize) -> Result<Self> {
         let mut packet = Lease::take(&OUTBOUND);
@@ -53,24 +56,33 @@ impl Outbound {
     ) -> Result<()> {
         let count = self.fields.count + fds.len();
         check_count(count)?;
+        let mut refused = 0;
+        if self.packet.len() > MAX_PACKET {
+            self.split(socket, count, refused)?;
+        }
         loop {
-            if self.spill.is_none() && self.packet.len() > MAX_PACKET {
-                self.split(socket, count)?;
-            }
             match self.attempt(socket, fds, wait) {
                 // The socket's buffer is smaller than the packet, or than it was a moment ago: some
                 // other process that shares the socket may have changed it.
-                Err(Stop::Failed(Errno::MSGSIZE)) => self.split(socket, count)?,
+                Err(Stop::Failed(Errno::MSGSIZE)) => {
+                    refused += 1;
+                    self.split(socket, count, refused)?;
+                }
                 sent => return sent.map_err(send_error),
             }
         }
     }
 
-    /// Moves the text that the socket does not take into a memfd.
-    fn split(&mut self, socket: &Socket, count: usize) -> Result<()> {
+    /// Moves the text that the socket does not take into a memfd, after so many packets were `refused`.
+    fn split(&mut self, socket: &Socket, count: usize, refused: u32) -> Result<()> {
         check_count(count + 1)?;
         let limit = socket.packet_limit();
         let limit = limit.map_err(|errno| Error::io("look up the size of the buffer", errno))?;
+        // Some kernel may take less than it says. Then half of that, and so on.
+        let limit = limit >> refused.saturating_sub(Self::TRUST);
+        if limit < HEADER {
+            return Err(send_error(Stop::Failed(Errno::MSGSIZE)));
+        }
         self.spill = match self.packet.split_at_checked(limit) {
             Some((_, [])) | None => None, // the buffer has grown since: it takes the whole packet
             Some((inline, rest)) => Some((inline.len(), spill::write(rest)?)),
