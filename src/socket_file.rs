@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, fstat, open};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 
 use crate::error::Result;
 use crate::socket::{Address, Socket};
@@ -37,8 +37,16 @@ impl SocketFile {
             bound => bound,
         }
         .map_err(|errno| failed(errno.into()))?;
-        let id = identity(&fs::symlink_metadata(&path).map_err(failed)?);
-        Ok(SocketFile { path, id })
+        match fs::symlink_metadata(&path) {
+            Ok(bound) => Ok(SocketFile {
+                id: identity(&bound),
+                path,
+            }),
+            Err(error) => {
+                let _ = fs::remove_file(&path); // bound just now, so it is this socket's
+                Err(failed(error))
+            }
+        }
     }
 
     /// Removes the file, unless it is another one by now. To be called while its socket is open: until then
@@ -89,8 +97,8 @@ impl Lock {
         let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         loop {
             // Others may not even open it, so they cannot hold the lock.
-            let file = open(&path, flags, Mode::RUSR | Mode::WUSR)?;
-            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            let file = retry_on_intr(|| open(&path, flags, Mode::RUSR | Mode::WUSR))?;
+            match retry_on_intr(|| flock(&file, FlockOperation::NonBlockingLockExclusive)) {
                 Err(Errno::WOULDBLOCK) => return Err(Errno::ADDRINUSE.into()),
                 locked => locked?,
             }

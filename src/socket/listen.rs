@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, fchmod};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{
     AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect,
     listen, shutdown, socket_with, sockopt,
@@ -83,7 +83,7 @@ impl Address {
         // KERNEL: connecting to a socket of another type fails as soon as the kernel has found it, so the
         // one who listens does not notice (`a_live_listener_is_not_replaced_and_not_disturbed`).
         let probe = unconnected(SocketType::DGRAM, SocketFlags::NONBLOCK)?;
-        match connect(&probe, &self.raw) {
+        match retry_on_intr(|| connect(&probe, &self.raw)) {
             Err(Errno::CONNREFUSED | Errno::NOENT) => Ok(false),
             Ok(()) | Err(Errno::PROTOTYPE | Errno::AGAIN) => Ok(true),
             Err(errno) => Err(errno),
