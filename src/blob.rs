@@ -13,8 +13,7 @@ use std::slice;
 use std::sync::Arc;
 
 use rustix::fs::{
-    FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, fcntl_get_seals, fstat,
-    fstatfs,
+    FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, fstat, fstatfs,
 };
 use rustix::io::{Errno, pread, retry_on_intr};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
@@ -106,7 +105,7 @@ impl Blob {
     /// ```
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let failed = |errno: Errno| Error::io("fill a blob", errno);
-        memfd::check_size(bytes.len()).map_err(failed)?;
+        memfd::check_size(bytes.len(), "fill a blob")?;
         let memfd = sealable()?;
         memfd::write(&memfd, bytes, 0).map_err(failed)?;
         seal(&memfd).map_err(failed)?;
@@ -146,6 +145,7 @@ impl Blob {
     /// ```
     pub fn build(len: usize, fill: impl FnOnce(&mut [u8])) -> Result<Self> {
         let failed = |errno: Errno| Error::io("fill a blob", errno);
+        memfd::check_size(len, "fill a blob")?;
         let memfd = sealable()?;
         allocate(&memfd, len).map_err(failed)?;
         match Mapping::new(&memfd, len, Access::Write).map_err(failed)? {
@@ -177,7 +177,6 @@ fn sealable() -> Result<OwnedFd> {
 
 /// Gives a memfd its size and its memory.
 fn allocate(memfd: &OwnedFd, len: usize) -> Result<(), Errno> {
-    memfd::check_size(len)?;
     // The kernel knows whether the machine has that much at all, but is only asked by who wants memory of
     // his own. Below it would go on until it kills somebody.
     let mut probe = Vec::<u8>::new();
@@ -224,8 +223,7 @@ impl TryFrom<OwnedFd> for Blob {
             })
         };
         let failed = |errno: Errno| Error::io("map a blob", errno);
-        // KERNEL: F_GET_SEALS answers for files in memory only, fcntl(2).
-        let Ok(seals) = fcntl_get_seals(&memfd) else {
+        let Some(seals) = memfd::seals(&memfd).map_err(failed)? else {
             return refused("it is not a memfd");
         };
         for (seal, against) in [

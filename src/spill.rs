@@ -1,9 +1,9 @@
 //! The part of a long message that does not fit its packet: a memfd that travels with it.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use rustix::buffer::spare_capacity;
-use rustix::fs::{MemfdFlags, fcntl_get_seals, fstat};
+use rustix::fs::{MemfdFlags, fstat};
 use rustix::io::{Errno, pread, retry_on_intr};
 
 use crate::error::{Error, Result};
@@ -11,11 +11,11 @@ use crate::memfd;
 
 /// Puts `rest` into a fresh memfd.
 pub(crate) fn write(rest: &[u8]) -> Result<OwnedFd> {
-    let failed = |errno: Errno| Error::io("put a long message into a memfd", errno);
-    memfd::check_size(rest.len()).map_err(failed)?;
-    let operation = "create the memfd (memfd_create) that a long message needs";
-    let memfd = memfd::create(operation, MemfdFlags::empty())?;
-    memfd::write(&memfd, rest, 0).map_err(failed)?;
+    let operation = "put a long message into a memfd";
+    memfd::check_size(rest.len(), operation)?;
+    let creation = "create the memfd (memfd_create) that a long message needs";
+    let memfd = memfd::create(creation, MemfdFlags::empty())?;
+    memfd::write(&memfd, rest, 0).map_err(|errno| Error::io(operation, errno))?;
     Ok(memfd)
 }
 
@@ -23,8 +23,7 @@ pub(crate) fn write(rest: &[u8]) -> Result<OwnedFd> {
 pub(crate) fn read(memfd: &OwnedFd, len: usize, text: &mut Vec<u8>) -> Result<()> {
     let failed = |errno: Errno| Error::io("read a long message from its memfd", errno);
     // A file of another kind could make the read below wait for ever, say on a remote host.
-    // KERNEL: F_GET_SEALS answers for files in memory only, fcntl(2).
-    if fcntl_get_seals(memfd.as_fd()).is_err() {
+    if memfd::seals(memfd).map_err(failed)?.is_none() {
         return Err(Error::malformed(format!(
             "the descriptor for the {len} bytes that the packet lacks is not a memfd"
         )));
