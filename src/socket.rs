@@ -119,12 +119,15 @@ impl Socket {
     /// Checks that a descriptor can be an end of a channel.
     pub(crate) fn check(fd: BorrowedFd<'_>) -> Result<()> {
         let refused = |reason: String| Err(Error::NotAChannel { reason });
+        let failed = |errno| Error::io("look up the type of a socket", errno);
         let domain = match sockopt::socket_domain(fd) {
-            Ok(domain) => domain,
-            Err(errno) => return refused(io::Error::from(errno).to_string()),
+            // KERNEL: not a socket; or a mere path (O_PATH).
+            Err(errno @ (Errno::NOTSOCK | Errno::BADF)) => {
+                return refused(io::Error::from(errno).to_string());
+            }
+            domain => domain.map_err(failed)?,
         };
-        let kind = sockopt::socket_type(fd)
-            .map_err(|errno| Error::io("look up the type of a socket", errno))?;
+        let kind = sockopt::socket_type(fd).map_err(failed)?;
         if domain != AddressFamily::UNIX {
             return refused(format!(
                 "a socket of family {}, not AF_UNIX",

@@ -6,7 +6,7 @@ use std::process::{Child, Command};
 use std::sync::{Mutex, PoisonError};
 use std::{env, io};
 
-use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_getfd, fcntl_setfd};
+use rustix::io::{Errno, FdFlags, fcntl_dupfd_cloexec, fcntl_getfd, fcntl_setfd};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -161,8 +161,11 @@ fn check(number: RawFd) -> Result<()> {
     // SAFETY: it is only looked at here, and every answer will do, that it is closed included.
     #[allow(unsafe_code, reason = "an inherited descriptor is a mere number")]
     let fd = unsafe { BorrowedFd::borrow_raw(number) };
-    let Ok(flags) = fcntl_getfd(fd) else {
-        return refused(format!("{VARIABLE}={number} names a closed descriptor"));
+    let flags = match fcntl_getfd(fd) {
+        Err(Errno::BADF) => {
+            return refused(format!("{VARIABLE}={number} names a closed descriptor"));
+        }
+        flags => flags.map_err(|errno| Error::io("look at an inherited descriptor", errno))?,
     };
     // Whatever this program has opened itself by that number.
     if flags.contains(FdFlags::CLOEXEC) {
