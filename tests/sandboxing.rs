@@ -1,0 +1,130 @@
+//! Sandboxes that deny system calls.
+
+#[path = "support/mod.rs"]
+mod support;
+
+use std::io;
+use std::os::fd::AsFd;
+
+use nix::libc;
+use wormhole::{Blob, Error, Listener, Receiver, channel};
+
+use support::{deny, deny_with, in_own_process, open_fds};
+
+/// Longer than any packet.
+fn long() -> String {
+    "x".repeat(300_000)
+}
+
+/// The text of an error and of its source.
+fn told<T>(result: Result<T, Error>) -> (String, io::ErrorKind) {
+    match result.err().unwrap() {
+        Error::Io { operation, source } => (operation.to_owned(), source.kind()),
+        error => panic!("{error:?}"),
+    }
+}
+
+#[test]
+fn a_long_message_says_that_it_needs_memfd_create() {
+    in_own_process(|| {
+        use io::ErrorKind::{PermissionDenied, Unsupported};
+        for (errno, kind) in [
+            (nix::Error::EPERM, PermissionDenied),
+            (nix::Error::ENOSYS, Unsupported),
+        ] {
+            let (tx, rx) = channel::<String>().unwrap();
+            support::forked(|| {
+                let before = open_fds();
+                deny_with(errno, [libc::SYS_memfd_create]);
+                let error = tx.send(long()).unwrap_err();
+                assert_eq!(
+                    error.to_string(),
+                    "cannot create the memfd (memfd_create) that a long message needs"
+                );
+                assert_eq!(told::<()>(Err(error)).1, kind);
+                let error = Blob::from_bytes(b"some").unwrap_err();
+                assert_eq!(
+                    error.to_string(),
+                    "cannot create the memfd (memfd_create) of a blob"
+                );
+                // What fits a packet does not need it.
+                tx.send("x".repeat(200_000)).unwrap();
+                assert_eq!(rx.recv().unwrap().len(), 200_000);
+                assert_eq!(open_fds(), before);
+            })
+            .join();
+        }
+    });
+}
+
+#[test]
+fn a_sandbox_that_denies_prlimit64_gets_an_error() {
+    in_own_process(|| {
+        let (tx, rx) = channel::<String>().unwrap();
+        let before = open_fds();
+        deny([libc::SYS_prlimit64]);
+        for result in [tx.send(long()), Blob::from_bytes(&[1]).map(drop)] {
+            let (operation, kind) = told(result);
+            assert_eq!(operation, "look up the limit of file sizes (prlimit64)");
+            assert_eq!(kind, io::ErrorKind::PermissionDenied);
+        }
+        tx.send("short".to_owned()).unwrap();
+        assert_eq!(rx.recv().unwrap(), "short");
+        assert_eq!(open_fds(), before);
+    });
+}
+
+#[test]
+fn a_denied_look_at_a_descriptor_is_not_mistaken_for_a_wrong_one() {
+    in_own_process(|| {
+        let (tx, rx) = channel::<String>().unwrap();
+        let (blobs, blob) = channel::<Blob>().unwrap();
+        tx.send(long()).unwrap();
+        blobs.send(Blob::from_bytes(b"some").unwrap()).unwrap();
+        let fd = rx.as_fd().try_clone_to_owned().unwrap();
+        deny([libc::SYS_fcntl, libc::SYS_getsockopt]);
+        let operation = "read a long message from its memfd";
+        assert_eq!(
+            told(rx.recv()),
+            (operation.to_owned(), io::ErrorKind::PermissionDenied)
+        );
+        tx.send("short".to_owned()).unwrap();
+        assert_eq!(rx.recv().unwrap(), "short");
+        let error = blob.recv().unwrap_err().to_string();
+        assert!(error.contains("cannot map a blob"), "{error}");
+        let adopted = Receiver::<u8>::try_from(fd);
+        assert_eq!(told(adopted).0, "look up the type of a socket");
+    });
+}
+
+#[test]
+fn a_listener_that_cannot_look_at_its_file_leaves_none() {
+    in_own_process(|| {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        support::forked(|| {
+            #[cfg(target_arch = "x86_64")]
+            deny([libc::SYS_lstat, libc::SYS_stat]);
+            deny([libc::SYS_statx, libc::SYS_newfstatat]);
+            let error = Listener::<u8>::bind(&path).unwrap_err();
+            assert!(matches!(error, Error::Address { .. }), "{error}");
+        })
+        .join();
+        assert!(!path.exists());
+        Listener::<u8>::bind(&path).unwrap();
+    });
+}
+
+#[test]
+fn a_kernel_that_takes_no_packet_at_all_is_an_error_and_no_hang() {
+    in_own_process(|| {
+        let (tx, _rx) = channel::<String>().unwrap();
+        let before = open_fds();
+        deny_with(nix::Error::EMSGSIZE, [libc::SYS_sendmsg]);
+        for message in ["short".to_owned(), long()] {
+            assert_eq!(told(tx.send(&message)).0, "send a message");
+            assert_eq!(told(tx.try_send(&message)).0, "send a message");
+        }
+        assert_eq!(open_fds(), before);
+    });
+}
