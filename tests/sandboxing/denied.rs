@@ -1,15 +1,12 @@
-//! Sandboxes that deny system calls.
-
-#[path = "support/mod.rs"]
-mod support;
+//! What a sandbox gets that denies system calls.
 
 use std::io;
 use std::os::fd::AsFd;
 
 use nix::libc;
-use wormhole::{Blob, Error, Listener, Receiver, channel};
+use wormhole::{Blob, Error, Listener, Options, Receiver, channel};
 
-use support::{deny, deny_with, in_own_process, open_fds};
+use crate::support::{deny, deny_with, forked, in_own_process, open_fds};
 
 /// Longer than any packet.
 fn long() -> String {
@@ -33,7 +30,7 @@ fn a_long_message_says_that_it_needs_memfd_create() {
             (nix::Error::ENOSYS, Unsupported),
         ] {
             let (tx, rx) = channel::<String>().unwrap();
-            support::forked(|| {
+            forked(|| {
                 let before = open_fds();
                 deny_with(errno, [libc::SYS_memfd_create]);
                 let error = tx.send(long()).unwrap_err();
@@ -50,6 +47,12 @@ fn a_long_message_says_that_it_needs_memfd_create() {
                 // What fits a packet does not need it.
                 tx.send("x".repeat(200_000)).unwrap();
                 assert_eq!(rx.recv().unwrap().len(), 200_000);
+                let (tx, rx) = Options::new().buffer(131_088).channel::<String>().unwrap();
+                let longest = "x".repeat(262_136 - 2); // two quotes
+                tx.send(&longest).unwrap();
+                assert!(rx.recv().unwrap() == longest);
+                assert!(tx.send(longest + "x").is_err());
+                drop((tx, rx));
                 assert_eq!(open_fds(), before);
             })
             .join();
@@ -102,7 +105,7 @@ fn a_listener_that_cannot_look_at_its_file_leaves_none() {
     in_own_process(|| {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
-        support::forked(|| {
+        forked(|| {
             #[cfg(target_arch = "x86_64")]
             deny([libc::SYS_lstat, libc::SYS_stat]);
             deny([libc::SYS_statx, libc::SYS_newfstatat]);
@@ -120,7 +123,7 @@ fn a_kernel_that_takes_no_packet_at_all_is_an_error_and_no_hang() {
     in_own_process(|| {
         let (tx, _rx) = channel::<String>().unwrap();
         let before = open_fds();
-        deny_with(nix::Error::EMSGSIZE, [libc::SYS_sendmsg]);
+        deny_with(nix::Error::EMSGSIZE, [libc::SYS_sendto, libc::SYS_sendmsg]);
         for message in ["short".to_owned(), long()] {
             assert_eq!(told(tx.send(&message)).0, "send a message");
             assert_eq!(told(tx.try_send(&message)).0, "send a message");

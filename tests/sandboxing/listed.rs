@@ -1,0 +1,549 @@
+//! The system calls that `docs/sandboxing.md` lists are all that are made, and all of them are made.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::time::Duration;
+
+use nix::libc;
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitStatus, waitpid};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, TargetArch, apply_filter,
+};
+use serde::{Deserialize, Serialize};
+use wormhole::{
+    Blob, Error, Listener, Options, ReceiverSet, Sender, channel, inherit, select, spawn,
+};
+
+use crate::support::{ends_within, forked, in_own_process};
+
+const SHORT: Duration = Duration::from_millis(5);
+const LONG: Duration = Duration::from_secs(60);
+
+/// A row of a table: calls that stand for each other, such as "fcntl(F_GETFD)".
+type Row = Vec<String>;
+
+/// The rows under a heading of the document, of the first table or of all.
+fn rows(text: &str) -> Vec<Row> {
+    text.lines()
+        .filter(|line| line.starts_with("| `"))
+        .map(|line| {
+            let first = line.split('|').nth(1).unwrap();
+            let calls = first.split(',').map(|call| call.trim().trim_matches('`'));
+            calls.map(str::to_owned).collect()
+        })
+        .collect()
+}
+
+struct Document {
+    channels: Vec<Row>,
+    others: Vec<Row>,
+    parts: BTreeMap<String, Vec<Row>>,
+}
+
+fn document() -> Document {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/sandboxing.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let (_, text) = text.split_once("\n## Channels\n").unwrap();
+    let (base, text) = text.split_once("\n## What each part adds\n").unwrap();
+    let (parts, _) = text
+        .split_once("\n## Where something is refused\n")
+        .unwrap();
+    let (channels, others) = base.split_once("\nBeside these,").unwrap();
+    let parts = parts.split("\n### ").skip(1).map(|part| {
+        let (name, text) = part.split_once('\n').unwrap();
+        (name.to_owned(), rows(text))
+    });
+    Document {
+        channels: rows(channels),
+        others: rows(others),
+        parts: parts.collect(),
+    }
+}
+
+/// The number of a call, and of what it is asked for, if that matters.
+fn number(call: &str) -> Option<(i64, Option<u64>)> {
+    let (call, what) = call.split_once('(').unwrap_or((call, ""));
+    let what = match what.trim_end_matches(')') {
+        "" => None,
+        "FIONREAD" => Some(libc::FIONREAD),
+        "F_GETFD" => Some(libc::F_GETFD as u64),
+        "F_SETFD" => Some(libc::F_SETFD as u64),
+        "F_DUPFD_CLOEXEC" => Some(libc::F_DUPFD_CLOEXEC as u64),
+        "F_ADD_SEALS" => Some(libc::F_ADD_SEALS as u64),
+        "F_GET_SEALS" => Some(libc::F_GET_SEALS as u64),
+        what => panic!("{call}({what}): which number is that?"),
+    };
+    let number = match call {
+        #[cfg(target_arch = "x86_64")]
+        "open" => libc::SYS_open,
+        #[cfg(target_arch = "x86_64")]
+        "unlink" => libc::SYS_unlink,
+        #[cfg(not(target_arch = "x86_64"))]
+        "open" => return None,
+        #[cfg(not(target_arch = "x86_64"))]
+        "unlink" => libc::SYS_unlinkat,
+        "accept4" => libc::SYS_accept4,
+        "bind" => libc::SYS_bind,
+        "brk" => libc::SYS_brk,
+        "clock_gettime" => libc::SYS_clock_gettime,
+        "clone" => libc::SYS_clone,
+        "close" => libc::SYS_close,
+        "connect" => libc::SYS_connect,
+        "dup3" => libc::SYS_dup3,
+        "epoll_create1" => libc::SYS_epoll_create1,
+        "epoll_ctl" => libc::SYS_epoll_ctl,
+        "epoll_pwait" => libc::SYS_epoll_pwait,
+        "exit_group" => libc::SYS_exit_group,
+        "fallocate" => libc::SYS_fallocate,
+        "fchmod" => libc::SYS_fchmod,
+        "fcntl" => libc::SYS_fcntl,
+        "flock" => libc::SYS_flock,
+        "fstat" => libc::SYS_fstat,
+        "fstatfs" => libc::SYS_fstatfs,
+        "futex" => libc::SYS_futex,
+        "getpeername" => libc::SYS_getpeername,
+        "getpid" => libc::SYS_getpid,
+        "getsockopt" => libc::SYS_getsockopt,
+        "ioctl" => libc::SYS_ioctl,
+        "listen" => libc::SYS_listen,
+        "madvise" => libc::SYS_madvise,
+        "memfd_create" => libc::SYS_memfd_create,
+        "mprotect" => libc::SYS_mprotect,
+        "mmap" => libc::SYS_mmap,
+        "mremap" => libc::SYS_mremap,
+        "munmap" => libc::SYS_munmap,
+        "openat" => libc::SYS_openat,
+        "pidfd_open" => libc::SYS_pidfd_open,
+        "pidfd_send_signal" => libc::SYS_pidfd_send_signal,
+        "ppoll" => libc::SYS_ppoll,
+        "pread64" => libc::SYS_pread64,
+        "prlimit64" => libc::SYS_prlimit64,
+        "pwrite64" => libc::SYS_pwrite64,
+        "recvmsg" => libc::SYS_recvmsg,
+        "rt_sigprocmask" => libc::SYS_rt_sigprocmask,
+        "sched_yield" => libc::SYS_sched_yield,
+        "sendto" => libc::SYS_sendto,
+        "sendmsg" => libc::SYS_sendmsg,
+        "set_robust_list" => libc::SYS_set_robust_list,
+        "setsockopt" => libc::SYS_setsockopt,
+        "shutdown" => libc::SYS_shutdown,
+        "sigaltstack" => libc::SYS_sigaltstack,
+        "socket" => libc::SYS_socket,
+        "socketpair" => libc::SYS_socketpair,
+        "statx" => libc::SYS_statx,
+        "unshare" => libc::SYS_unshare,
+        "waitid" => libc::SYS_waitid,
+        "write" => libc::SYS_write,
+        call => panic!("{call}: which number is that?"),
+    };
+    Some((number, what))
+}
+
+/// From now on the kernel kills this process when it makes a call that is not listed.
+fn allow_only<'a>(rows: impl IntoIterator<Item = &'a Row>) {
+    let mut allowed: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
+    let mut whole = Vec::new();
+    for (call, what) in rows.into_iter().flatten().filter_map(|call| number(call)) {
+        let rules = allowed.entry(call).or_default();
+        match what {
+            None => whole.push(call),
+            Some(what) => {
+                let is_what =
+                    SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, what);
+                rules.push(SeccompRule::new(vec![is_what.unwrap()]).unwrap());
+            }
+        }
+    }
+    // Without rules a call is allowed whatever it is asked for.
+    whole
+        .iter()
+        .for_each(|call| allowed.get_mut(call).unwrap().clear());
+    let filter = SeccompFilter::new(
+        allowed,
+        SeccompAction::KillProcess,
+        SeccompAction::Allow,
+        TargetArch::try_from(std::env::consts::ARCH).unwrap(),
+    );
+    let filter = BpfProgram::try_from(filter.unwrap()).unwrap();
+    apply_filter(&filter).unwrap();
+}
+
+/// What is done under a filter, once everything is ready that is not part of it.
+type Work = Box<dyn FnOnce()>;
+
+/// Runs what `prepare` has prepared, with these calls allowed. Says whether it lived through it.
+fn survives<'a>(rows: impl IntoIterator<Item = &'a Row>, prepare: &dyn Fn() -> Work) -> bool {
+    let child = forked(|| {
+        let work = prepare();
+        allow_only(rows);
+        work();
+        // What a process does at its end is not wormhole's.
+        // SAFETY: ends the process, and runs nothing of it any more.
+        #[allow(unsafe_code, reason = "std has no exit that skips the exit handlers")]
+        unsafe {
+            libc::_exit(0)
+        }
+    });
+    assert!(ends_within(LONG, child.pid), "it hangs");
+    match waitpid(child.pid, None).unwrap() {
+        WaitStatus::Exited(_, 0) => true,
+        WaitStatus::Signaled(_, Signal::SIGSYS, _) => false,
+        // A child of the child was killed, which it noticed.
+        WaitStatus::Exited(_, 101) => false,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The calls of a part and those of channels are enough, and without any of the part's it dies.
+fn is_exactly(part: &[Row], beside: &[Row], prepare: &dyn Fn() -> Work) {
+    let others = document().others;
+    let known = || others.iter().chain(beside);
+    assert!(
+        survives(known().chain(part), prepare),
+        "a call that docs/sandboxing.md lacks; see `strace` or `dmesg` for which"
+    );
+    for row in part {
+        let rest = part.iter().filter(|other| *other != row);
+        assert!(
+            !survives(known().chain(rest), prepare),
+            "docs/sandboxing.md lists {row:?}, which is not called"
+        );
+    }
+}
+
+fn part_is_exact(name: &str, prepare: &dyn Fn() -> Work) {
+    let document = document();
+    is_exactly(&document.parts[name], &document.channels, prepare);
+}
+
+#[derive(Serialize, Deserialize)]
+struct Field(#[serde(with = "wormhole::fd")] File);
+
+fn null() -> File {
+    File::open("/dev/null").unwrap()
+}
+
+fn long() -> String {
+    "x".repeat(300_000)
+}
+
+#[test]
+fn channels_need_the_calls_that_are_listed_and_no_other() {
+    in_own_process(|| is_exactly(&document().channels, &[], &channels));
+}
+
+fn channels() -> Work {
+    // Somebody who answers at once, so that waiting awake pays off.
+    let awake = Options::new().spin(LONG);
+    let (ask, asked) = awake.channel::<u32>().unwrap();
+    let (answer, answers) = awake.channel::<u32>().unwrap();
+    let (mut ask, mut answers) = (Some(ask), Some(answers));
+    let _echo = forked(|| {
+        ask = None;
+        answers = None;
+        asked
+            .iter()
+            .try_for_each(|number| answer.send(number?))
+            .unwrap();
+    });
+    drop((asked, answer));
+    Box::new(move || {
+        let (ask, answers) = (ask.unwrap(), answers.unwrap());
+        for number in 0..200 {
+            ask.send(number).unwrap();
+            assert_eq!(answers.recv().unwrap(), number);
+        }
+        let (tx, rx) = channel::<String>().unwrap();
+        tx.send("one".to_owned()).unwrap();
+        tx.try_send("two".to_owned()).unwrap();
+        tx.send_timeout("three".to_owned(), SHORT).unwrap();
+        assert_eq!(rx.recv().unwrap(), "one");
+        assert_eq!(rx.try_recv().unwrap(), "two");
+        assert_eq!(rx.recv_timeout(SHORT).unwrap(), "three");
+        assert!(matches!(rx.try_recv(), Err(Error::Empty)));
+        assert!(matches!(rx.recv_timeout(SHORT), Err(Error::TimedOut)));
+        tx.send_with_fds("four".to_owned(), &[tx.as_fd()]).unwrap();
+        assert_eq!(rx.recv_with_fds().unwrap().1.len(), 1);
+        while tx.try_send("more".to_owned()).is_ok() {}
+        let late = tx.send_timeout("late".to_owned(), SHORT);
+        assert!(matches!(late, Err(Error::TimedOut)));
+        assert!(rx.try_iter().all(|message| message.unwrap() == "more"));
+        select! {
+            recv(answers) -> _ => unreachable!(),
+            send(tx, "five".to_owned()) -> sent => sent.unwrap(),
+        }
+        select! {
+            recv(answers) -> _ => unreachable!(),
+            recv(rx) -> message => assert_eq!(message.unwrap(), "five"),
+            ready(answers) => unreachable!(),
+        }
+        select! {
+            recv(rx) -> _ => unreachable!(),
+            default(SHORT) => {}
+        }
+        drop(tx.clone());
+        drop(tx);
+        assert!(matches!(rx.recv(), Err(Error::Disconnected)));
+        let (tx, rx) = channel::<u8>().unwrap();
+        drop(rx);
+        assert!(matches!(tx.send(1), Err(Error::Disconnected)));
+    })
+}
+
+#[test]
+fn options_buffer_needs_the_calls_that_are_listed_and_no_other() {
+    in_own_process(|| {
+        part_is_exact("Options::buffer", &|| {
+            Box::new(|| {
+                let (tx, rx) = Options::new().buffer(10_000).channel().unwrap();
+                tx.send(5).unwrap();
+                assert_eq!(rx.recv().unwrap(), 5);
+            })
+        });
+    });
+}
+
+#[test]
+fn descriptors_need_the_calls_that_are_listed_and_no_other() {
+    in_own_process(|| {
+        part_is_exact("Descriptors and channel ends in messages", &|| {
+            let null = null();
+            Box::new(move || {
+                let (tx, rx) = channel::<(Field, Sender<u8>)>().unwrap();
+                let (reply, replies) = channel().unwrap();
+                tx.send((Field(null), reply)).unwrap();
+                let (_, reply) = rx.recv().unwrap();
+                reply.send(5).unwrap();
+                assert_eq!(replies.recv().unwrap(), 5);
+                let _clone = tx.clone();
+                OwnedFd::try_from(tx).unwrap();
+            })
+        });
+    });
+}
+
+#[test]
+fn long_messages_need_the_calls_that_are_listed_and_no_other() {
+    in_own_process(|| {
+        part_is_exact("Messages longer than a packet", &|| {
+            Box::new(|| {
+                let (tx, rx) = channel::<String>().unwrap();
+                for text in ["x".repeat(230_000), long()] {
+                    tx.send(&text).unwrap();
+                    assert_eq!(rx.recv().unwrap(), text);
+                }
+            })
+        });
+    });
+}
+
+#[test]
+fn a_set_needs_the_calls_that_are_listed_and_no_other() {
+    in_own_process(|| {
+        // A map is seeded once per thread, with `getrandom`.
+        std::hint::black_box(std::collections::HashMap::<u8, u8>::new());
+        part_is_exact("ReceiverSet", &|| {
+            Box::new(|| {
+                let (tx, rx) = channel().unwrap();
+                let mut set = ReceiverSet::new().unwrap();
+                let key = set.add(rx).unwrap();
+                tx.send(5).unwrap();
+                assert_eq!(set.recv().unwrap().1.unwrap(), 5);
+                assert!(matches!(set.recv_timeout(SHORT), Err(Error::TimedOut)));
+                set.remove(key);
+            })
+        });
+    });
+}
+
+#[test]
+fn a_listener_needs_the_calls_that_are_listed_and_no_other() {
+    in_own_process(|| {
+        let directory = tempfile::tempdir().unwrap();
+        part_is_exact("Listener", &|| {
+            let path = directory.path().join("socket");
+            let _ = std::fs::remove_file(&path);
+            drop(UnixDatagram::bind(&path).unwrap()); // stale
+            Box::new(move || {
+                let listener = Listener::<u8>::bind(&path).unwrap();
+                assert!(matches!(listener.try_accept(), Err(Error::Empty)));
+                assert!(matches!(
+                    listener.accept_timeout(SHORT),
+                    Err(Error::TimedOut)
+                ));
+                let tx = Sender::connect(&path).unwrap();
+                tx.send(5).unwrap();
+                assert_eq!(listener.accept().unwrap().0.recv().unwrap(), 5);
+                drop(listener);
+                assert!(Sender::<u8>::connect(&path).is_err());
+            })
+        });
+    });
+}
+
+#[test]
+fn an_abstract_name_needs_six_of_them() {
+    in_own_process(|| {
+        let six = [
+            "socket",
+            "fchmod",
+            "bind",
+            "listen",
+            "accept4",
+            "getsockopt",
+        ];
+        let mut rows = document().parts["Listener"].clone();
+        rows.retain(|row| six.contains(&row[0].as_str()));
+        assert_eq!(rows.len(), six.len());
+        let known = document().channels;
+        is_exactly(&rows, &known, &|| {
+            let (connected, wait) = channel::<()>().unwrap();
+            let (bound, wait_for_it) = channel::<()>().unwrap();
+            let name = format!("\0wormhole sandboxing {}", std::process::id());
+            let client = name.clone();
+            let _client = forked(move || {
+                if wait_for_it.recv().is_ok() {
+                    Sender::connect(&client).unwrap().send(5u8).unwrap();
+                    connected.send(()).unwrap();
+                }
+            });
+            Box::new(move || {
+                let listener = Listener::<u8>::bind(&name).unwrap();
+                bound.send(()).unwrap();
+                wait.recv().unwrap();
+                assert_eq!(listener.accept().unwrap().0.recv().unwrap(), 5);
+            })
+        });
+    });
+}
+
+#[test]
+fn connecting_needs_the_calls_that_are_listed_and_no_other() {
+    in_own_process(|| {
+        part_is_exact("Sender::connect", &|| {
+            let name = format!("\0wormhole sandboxing {}", std::process::id());
+            let listener = Listener::<u8>::bind(&name).unwrap();
+            Box::new(move || {
+                Sender::connect(&name).unwrap().send(5).unwrap();
+                Sender::connect_timeout(&name, LONG)
+                    .unwrap()
+                    .send(6)
+                    .unwrap();
+                std::mem::forget(listener);
+            })
+        });
+    });
+}
+
+#[test]
+fn a_blob_needs_the_calls_that_are_listed_and_no_other() {
+    in_own_process(|| {
+        part_is_exact("Blob", &|| {
+            Box::new(|| {
+                let (tx, rx) = channel::<Blob>().unwrap();
+                tx.send(Blob::from_bytes(&[1; 1000]).unwrap()).unwrap();
+                tx.send(Blob::build(1000, |bytes| bytes.fill(2)).unwrap())
+                    .unwrap();
+                assert!(*rx.recv().unwrap() == [1; 1000]);
+                assert!(*rx.recv().unwrap() == [2; 1000]);
+            })
+        });
+    });
+}
+
+#[test]
+fn a_receiver_of_long_messages_and_blobs_needs_the_last_three() {
+    in_own_process(|| {
+        let parts = document().parts;
+        let last_three = |part: &str| parts[part][parts[part].len() - 3..].to_vec();
+        is_exactly(
+            &last_three("Messages longer than a packet"),
+            &document().channels,
+            &|| {
+                let (tx, rx) = channel::<String>().unwrap();
+                tx.send(long()).unwrap();
+                Box::new(move || assert!(rx.recv().unwrap() == long()))
+            },
+        );
+        is_exactly(&last_three("Blob"), &document().channels, &|| {
+            let (tx, rx) = channel::<Blob>().unwrap();
+            tx.send(Blob::from_bytes(b"some").unwrap()).unwrap();
+            Box::new(move || assert!(*rx.recv().unwrap() == *b"some"))
+        });
+    });
+}
+
+#[test]
+fn spawn_needs_the_calls_that_are_listed_and_no_other() {
+    in_own_process(|| {
+        std::hint::black_box(std::collections::HashMap::<u8, u8>::new());
+        part_is_exact("spawn", &|| {
+            let _ = std::io::Write::flush(&mut std::io::stdout());
+            Box::new(|| {
+                let (tx, rx) = channel().unwrap();
+                let _stray = channel::<u8>().unwrap();
+                let clone = tx.clone();
+                let child = spawn(tx, |tx: Sender<u8>| tx.send(5).unwrap()).unwrap();
+                drop(clone);
+                assert_eq!(rx.recv().unwrap(), 5);
+                child.join().unwrap();
+                let child = spawn((), |()| {
+                    loop {
+                        std::hint::spin_loop();
+                    }
+                })
+                .unwrap();
+                child.kill().unwrap();
+                let joined: Result<(), Error> = child.join();
+                joined.unwrap_err();
+            })
+        });
+    });
+}
+
+#[test]
+fn inherit_needs_the_calls_that_are_listed_and_no_other() {
+    in_own_process(|| {
+        let mut others = document().others;
+        others.retain(|row| row[0] != "fcntl(F_GETFD)");
+        let document = document();
+        let part = &document.parts["inherit"];
+        let prepare: &dyn Fn() -> Work = &|| {
+            let (tx, rx) = channel::<u8>().unwrap();
+            tx.send(5).unwrap();
+            let number = nix::unistd::dup(&rx).unwrap().into_raw_fd();
+            // SAFETY: this process has one thread.
+            #[allow(unsafe_code, reason = "the environment belongs to all threads")]
+            unsafe {
+                std::env::set_var("WORMHOLE_FD", number.to_string());
+            }
+            Box::new(|| assert_eq!(inherit::<u8>().unwrap(), 5))
+        };
+        let known = || others.iter().chain(&document.channels);
+        assert!(survives(known().chain(part), prepare));
+        for row in part {
+            let rest = part.iter().filter(|other| *other != row);
+            assert!(!survives(known().chain(rest), prepare), "{row:?}");
+        }
+    });
+}
+
+#[test]
+fn every_part_of_the_list_is_tested() {
+    let tested =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file!())).unwrap();
+    let parts = document().parts;
+    assert!(parts.len() > 7);
+    for part in parts.keys() {
+        let used = [
+            format!("part_is_exact(\"{part}\""),
+            format!("parts[\"{part}\"]"),
+        ];
+        assert!(used.iter().any(|used| tested.contains(used)), "{part}");
+    }
+}
