@@ -98,7 +98,8 @@
 //! # More
 //!
 //! Small programs made of several processes are in [`recipes`]; [`coming_from`] says how the operations of Go's
-//! channels, of [`std::sync::mpsc`] and of crossbeam-channel are called here.
+//! channels, of [`std::sync::mpsc`] and of crossbeam-channel are called here. Which system calls there are, for those
+//! who write seccomp filters, is in [`sandboxing`].
 //!
 //! # Guarantees
 //!
@@ -235,6 +236,10 @@ struct Readme;
 #[cfg(any(doc, doctest))]
 #[doc = include_str!("../docs/recipes.md")]
 pub mod recipes {}
+
+#[cfg(any(doc, doctest))]
+#[doc = include_str!("../docs/sandboxing.md")]
+pub mod sandboxing {}
 
 #[cfg(any(doc, doctest))]
 #[doc = "[recipes]: crate::recipes\n\n"] // instead of the file, which is for readers of the repository
