@@ -33,8 +33,9 @@ const SEALS: SealFlags = SealFlags::WRITE
 /// What `statfs` says of memory that comes in pages. That of huge pages is another file system.
 const TMPFS_MAGIC: u64 = 0x0102_1994;
 
-/// How much memory is asked for, or copied, in one go: little enough to be done before the next signal.
+/// How much memory is asked for, or copied, in one go: little enough to be done before the next signal, normally.
 const STEP: usize = 1 << 22;
+const LEAST_STEP: usize = 1 << 16;
 
 /// Immutable bytes in shared memory, to send bulk data in a message: made once, sent to many.
 ///
@@ -183,10 +184,15 @@ fn allocate(memfd: &OwnedFd, len: usize) -> Result<(), Errno> {
     probe.try_reserve_exact(len).map_err(|_| Errno::NOMEM)?;
     drop(black_box(probe));
     // KERNEL: what is only promised to a file, by ftruncate(2), may turn out not to be there: SIGBUS.
-    // A signal undoes the step, so it must be a small one.
-    for offset in (0..len).step_by(STEP) {
-        let step = STEP.min(len - offset) as u64;
-        retry_on_intr(|| fallocate(memfd, FallocateFlags::empty(), offset as u64, step))?;
+    // On some kernels a signal undoes the step, so it must be a small one, and smaller if signals come faster.
+    let (mut offset, mut most) = (0, STEP);
+    while offset < len {
+        let step = most.min(len - offset);
+        match fallocate(memfd, FallocateFlags::empty(), offset as u64, step as u64) {
+            Ok(()) => offset += step,
+            Err(Errno::INTR) => most = (most / 2).max(LEAST_STEP),
+            Err(errno) => return Err(errno),
+        }
     }
     Ok(())
 }
