@@ -191,10 +191,13 @@ fn fork_and_run(body: impl FnOnce()) -> Forked {
 impl Forked {
     /// Waits for the child and checks that it succeeded.
     pub(crate) fn join(self) {
-        assert_eq!(
-            waitpid(self.pid, None).unwrap(),
-            WaitStatus::Exited(self.pid, 0)
-        );
+        let status = loop {
+            match waitpid(self.pid, None) {
+                Err(nix::Error::EINTR) => {}
+                status => break status.unwrap(),
+            }
+        };
+        assert_eq!(status, WaitStatus::Exited(self.pid, 0));
     }
 
     pub(crate) fn kill(self) {
