@@ -20,39 +20,49 @@ use wormhole::{ReceiverSet, Sender, channel, select};
 
 use support::{forked, in_own_process, output_within};
 
-/// Counts the allocations of each thread.
+/// Counts the allocations of each thread, and their bytes.
 struct Counting;
 
 thread_local! {
     static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+    static LARGEST: Cell<usize> = const { Cell::new(0) };
+    static HELD: Cell<isize> = const { Cell::new(0) };
 }
 
-fn count() {
+fn count(size: usize) {
     let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
+    let _ = LARGEST.try_with(|largest| largest.set(largest.get().max(size)));
+    hold(size, 0);
+}
+
+fn hold(more: usize, less: usize) {
+    let _ = HELD.try_with(|held| held.set(held.get() + more as isize - less as isize));
 }
 
 // SAFETY: all work is the system allocator's.
 #[allow(unsafe_code, reason = "counting allocations takes an allocator")]
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
+        count(layout.size());
         // SAFETY: the caller's promises are the system allocator's demands.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        count();
+        count(layout.size());
         // SAFETY: the caller's promises are the system allocator's demands.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
+        count(size);
+        hold(0, layout.size());
         // SAFETY: the caller's promises are the system allocator's demands.
         unsafe { System.realloc(pointer, layout, size) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        hold(0, layout.size());
         // SAFETY: the caller's promises are the system allocator's demands.
         unsafe { System.dealloc(pointer, layout) }
     }
@@ -122,6 +132,53 @@ fn a_message_with_descriptors_allocates_only_what_its_value_owns() {
     };
     there_and_back();
     assert_eq!(allocations(there_and_back), 1);
+}
+
+#[test]
+fn the_memory_of_a_long_message_is_given_back() {
+    let (tx, rx) = channel::<String>().unwrap();
+    tx.send(String::new()).unwrap();
+    rx.recv().unwrap();
+    let before = HELD.get();
+    for len in [5_000_000, 9_000_000] {
+        tx.send("x".repeat(len)).unwrap();
+        assert_eq!(rx.recv().unwrap().len(), len);
+        assert!(HELD.get() - before < 100_000, "{len}");
+    }
+    // What is kept for the next message of the kind: a text on its way out, and one on its way in.
+    tx.send("x".repeat(1_000_000)).unwrap();
+    rx.recv().unwrap();
+    let kept = HELD.get() - before;
+    assert!((2_000_000..4_000_000).contains(&kept), "{kept}");
+}
+
+#[test]
+fn a_length_that_lies_costs_no_memory() {
+    use nix::sys::memfd::{MFdFlags, memfd_create};
+    let (tx, rx) = channel::<String>().unwrap();
+    let before = HELD.get();
+    let length = 64 << 20;
+    let small = memfd_create(c"small", MFdFlags::MFD_CLOEXEC).unwrap();
+    let null = File::open("/dev/null").unwrap();
+    let (_, pipe) = support::pipe();
+    LARGEST.set(0);
+    for fds in [
+        &[][..],
+        &[null.as_fd()],
+        &[pipe.as_fd()],
+        &[tx.as_fd()],
+        &[small.as_fd()],
+    ] {
+        support::raw_send(&tx, &support::packet_of_length(length, b"\""), fds);
+        let error = rx.recv().unwrap_err();
+        assert!(
+            matches!(error, wormhole::Error::Malformed { .. }),
+            "{error}"
+        );
+    }
+    // The buffer of a thread that receives.
+    assert_eq!(LARGEST.get(), 256 << 10);
+    assert!(HELD.get() - before < 300_000);
 }
 
 /// Whether a process may trace its children here. Some containers do not let it.

@@ -79,6 +79,33 @@ fn long_messages_come_whole_with_their_descriptors() {
 }
 
 #[test]
+fn the_memfds_of_long_messages_and_blobs_are_close_on_exec() {
+    use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+    in_own_process(|| {
+        let (tx, _rx) = channel::<String>().unwrap();
+        while tx.try_send(text(1000)).is_ok() {}
+        let mut select = wormhole::Select::new();
+        select.send(&tx, text(1_000_000));
+        // There is no room, so it waits with its memfd to be tried again.
+        assert!(select.try_select().unwrap().is_none());
+        let _made = wormhole::Blob::from_bytes(b"some").unwrap();
+        let _built = wormhole::Blob::build(4, |_| ()).unwrap();
+        let memfds: Vec<_> = open_fds()
+            .into_iter()
+            .filter(|(_, what)| what.starts_with("/memfd:wormhole"))
+            .collect();
+        assert_eq!(memfds.len(), 3, "{memfds:?}");
+        for (number, _) in memfds {
+            // SAFETY: it is open for as long as its owners above live.
+            #[allow(unsafe_code, reason = "the list of descriptors has numbers")]
+            let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(number) };
+            let flags = FdFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFD).unwrap());
+            assert!(flags.contains(FdFlag::FD_CLOEXEC));
+        }
+    });
+}
+
+#[test]
 fn a_long_message_has_room_for_one_descriptor_less() {
     in_own_process(|| {
         let (tx, rx) = channel::<String>().unwrap();
