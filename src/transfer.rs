@@ -22,6 +22,12 @@ thread_local! {
     static LONG_TEXT: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
+/// Makes this thread's buffer large enough for small messages, so that a child which is forked next sends its
+/// first one without allocating.
+pub(crate) fn get_ready() {
+    Lease::take(&OUTBOUND).reserve(256);
+}
+
 /// A message on its way out: encoded, and ready to be tried again.
 #[derive(Debug)]
 pub(crate) struct Outbound {

@@ -12,14 +12,11 @@ use rustix::process::{
 };
 use serde::de::DeserializeOwned;
 
+use super::delivery::Delivery;
 use super::registry::Registered;
 use crate::error::{Error, Result, excerpt};
 use crate::receiver::Receiver;
 use crate::wait::{Stop, Wait, until_ready};
-
-/// What a child sends: the value of its function or the message of its panic, or else why it
-/// could not send the value.
-pub(super) type Delivery<R> = Result<Result<R, String>, String>;
 
 /// A child process that [`spawn`](crate::spawn) started, and that returns an `R`.
 ///
@@ -198,9 +195,9 @@ impl<R: DeserializeOwned> Child<R> {
             return Err(Error::Disconnected);
         }
         let end = match self.results.try_recv() {
-            Ok(Ok(Ok(value))) => return Ok(value),
-            Ok(Ok(Err(message))) => ChildEnd::Panicked { message },
-            Ok(Err(reason)) => ChildEnd::Undelivered { reason },
+            Ok(Delivery::Value(value)) => return Ok(value),
+            Ok(Delivery::Panicked(message)) => ChildEnd::Panicked { message },
+            Ok(Delivery::Undelivered(reason)) => ChildEnd::Undelivered { reason },
             Err(Error::Empty | Error::Disconnected) => end,
             Err(error) => return Err(error),
         };

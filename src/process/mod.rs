@@ -73,6 +73,7 @@
 
 mod child;
 mod command;
+mod delivery;
 pub(crate) mod registry;
 mod spawn;
 pub(crate) mod survey;

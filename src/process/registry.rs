@@ -64,6 +64,19 @@ pub(crate) fn make_inert(strays: &Numbers, dead: BorrowedFd<'_>) -> Result<(), E
     })
 }
 
+/// Closes a registered descriptor that only `owner` has, and nothing more: to drop it would free memory, and so
+/// touch more of it. For a child that has just been forked.
+pub(crate) fn close(owner: impl AsFd) {
+    let number = owner.as_fd().as_raw_fd();
+    std::mem::forget(owner);
+    unregister(number);
+    // SAFETY: its owner does not use or close it any more.
+    #[allow(unsafe_code, reason = "the owner is forgotten")]
+    unsafe {
+        rustix::io::close(number);
+    }
+}
+
 /// A descriptor that is registered for as long as it is open.
 // The fields drop in this order: once the descriptor is closed, its number may be somebody else's.
 #[derive(Debug)]

@@ -12,11 +12,12 @@ use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, kill_process, pidfd_
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::child::{self, Child, Delivery};
+use super::child::{self, Child};
+use super::delivery::Delivery;
 use super::{registry, survey};
 use crate::error::{Error, Result};
 use crate::sender::Sender;
-use crate::socket;
+use crate::{socket, transfer};
 
 /// Runs `f(args)` in a child process.
 ///
@@ -116,6 +117,9 @@ where
     fork_and_run(args, f)
 }
 
+// Memory decides what this costs. After a fork both processes pay for each page, of data or of code, that they
+// touch for the first time, and a page costs as much as several system calls. So the child of an empty function
+// neither allocates nor frees.
 fn fork_and_run<A, R>(args: A, f: fn(A) -> R) -> Result<Child<R>>
 where
     A: Serialize,
@@ -123,7 +127,6 @@ where
 {
     let mut keep = survey::detach(&args)?;
     let (result, results) = crate::channel::<Delivery<R>>()?;
-    // The child drops its copy of `results` by itself.
     keep.insert(result.as_fd().as_raw_fd());
     keep.insert(results.as_fd().as_raw_fd());
 
@@ -137,12 +140,14 @@ where
         true => None,
         false => Some(socket::dead()?),
     };
+    transfer::get_ready();
     let Some(pid) = fork()? else {
         let ready = dead
             .as_ref()
             .map_or(Ok(()), |dead| registry::make_inert(&strays, dead.as_fd()));
         abandoned.clear();
-        drop((abandoned, stdout, dead, results));
+        drop((abandoned, stdout, dead));
+        registry::close(results);
         let ready = ready.map_err(|errno| Error::io("replace the ends of other channels", errno));
         end_child(result, ready, || f(args))
     };
@@ -180,12 +185,12 @@ fn end_child<R: Serialize + DeserializeOwned>(
 ) -> ! {
     // Nothing may unwind into the frames of the parent.
     let run = AssertUnwindSafe(|| match ready {
-        Ok(()) => deliver(&result, Ok(Ok(f()))),
-        Err(error) => deliver(&result, Err(describe(&error))),
+        Ok(()) => deliver(&result, Delivery::Value(f())),
+        Err(error) => deliver(&result, Delivery::Undelivered(describe(&error))),
     });
     let code = catch_unwind(run).unwrap_or_else(|payload| {
         // The function panicked, or else the `Serialize` of its result.
-        let _ = result.send(Ok(Err(panic_message(payload))));
+        let _ = result.send(Delivery::Panicked(panic_message(payload)));
         PANICKED
     });
     let _ = catch_unwind(|| io::stdout().flush());
@@ -197,11 +202,11 @@ const PANICKED: i32 = 101;
 
 /// Sends the result, or else why there is none, and gives the exit status.
 fn deliver<R: Serialize>(result: &Sender<Delivery<R>>, outcome: Delivery<R>) -> i32 {
-    let code = outcome.is_err().into();
+    let code = (!matches!(outcome, Delivery::Value(_))).into();
     match result.send(outcome) {
         Ok(()) | Err(Error::Disconnected) => code, // disconnected: nobody wants to know
         Err(error) => {
-            let _ = result.send(Err(describe(&error)));
+            let _ = result.send(Delivery::Undelivered(describe(&error)));
             1
         }
     }
