@@ -189,7 +189,16 @@ fn tune(entry: &Entry, row: &Row, settings: Settings) -> Line {
         (Ok(run), Pace::Timed) => run,
     };
     loop {
-        match once(run, line.operations, settings) {
+        let mut measured = once(run, line.operations, settings);
+        if let (Ok(first), 1) = (&measured, line.operations) {
+            // One that something else has held up would pass for a slow operation, of which few are enough.
+            let faster = |second: &Sample| second.value < first.value;
+            measured = once(run, 1, settings).map(|second| match faster(&second) {
+                true => second,
+                false => *first,
+            });
+        }
+        match measured {
             Err(problem) => {
                 line.problem = Some(problem);
                 return line;
