@@ -6,38 +6,52 @@ use plotters::prelude::*;
 use crate::Outcome;
 use crate::measure::{Line, Table};
 use crate::peer::{
-    IPC_CHANNEL, JSON_LINES, PYTHON, RAW, THREADS, TINY_NIX_IPC, UNIX_IPC, WORMHOLE,
-    WORMHOLE_PYTHON,
+    IPC_CHANNEL, JSON_LINES, PYTHON, PYTHON_PROCESS, RAW, RAW_FORK, THREAD, THREADS, TINY_NIX_IPC,
+    UNIX_IPC, WORMHOLE, WORMHOLE_PYTHON,
 };
 use crate::report::quantity;
 use crate::work::Unit;
 
-/// Items whose contenders are lines over a size or a number.
-const CURVES: [(&str, &str); 3] = [
-    ("text", "bytes of JSON"),
-    ("records", "bytes of JSON"),
-    ("bulk", "bytes"),
+/// Items whose contenders are lines over a size or a number, which is that of bytes or of something else.
+const CURVES: [(&str, &str, Scale); 6] = [
+    ("text", "bytes of JSON", Scale::Bytes),
+    ("records", "bytes of JSON", Scale::Bytes),
+    ("descriptors", "descriptors", Scale::Count),
+    ("bulk", "bytes", Scale::Bytes),
+    ("share", "bytes", Scale::Bytes),
+    ("many", "receivers", Scale::Count),
 ];
 
+/// What a row's scale counts.
+#[derive(Clone, Copy)]
+enum Scale {
+    Bytes,
+    Count,
+}
+
 /// Items whose contenders are bars.
-const BARS: [&str; 4] = ["round-trip", "stream", "create", "memory"];
+const BARS: [&str; 8] = [
+    "round-trip",
+    "stream",
+    "crowd",
+    "create",
+    "spawn",
+    "paced",
+    "idle",
+    "memory",
+];
 
 /// The size of a plot with curves.
 const SIZE: (u32, u32) = (760, 420);
 /// The height of a line with a bar.
 const LINE: u32 = 30;
 
-/// Whether an item has a plot.
-pub(crate) fn has_plot(item: &str) -> bool {
-    BARS.contains(&item) || CURVES.iter().any(|(name, _)| *name == item)
-}
-
 /// The name of the file with an item's plot.
 pub(crate) fn file_name(item: &str) -> String {
     format!("benchmarks-{item}.svg")
 }
 
-/// The plot of an item as SVG, if it has one and there is something to show.
+/// The plot of an item as SVG, if there is something to show.
 pub(crate) fn item(item: &str, title: &str, tables: &[Table]) -> Outcome<Option<String>> {
     let own: Vec<&Table> = tables.iter().filter(|table| table.item == item).collect();
     if own.is_empty() {
@@ -46,8 +60,8 @@ pub(crate) fn item(item: &str, title: &str, tables: &[Table]) -> Outcome<Option<
     let mut svg = String::new();
     if BARS.contains(&item) {
         bars(&mut svg, title, &own).map_err(|error| anyhow!("{error}"))?;
-    } else if let Some((_, axis)) = CURVES.iter().find(|(name, _)| *name == item) {
-        curves(&mut svg, title, axis, &own).map_err(|error| anyhow!("{error}"))?;
+    } else if let Some((_, axis, scale)) = CURVES.iter().find(|(name, ..)| *name == item) {
+        curves(&mut svg, title, (axis, *scale), &own).map_err(|error| anyhow!("{error}"))?;
     } else {
         return Ok(None);
     }
@@ -70,6 +84,13 @@ fn colour(contender: &str) -> RGBColor {
         (WORMHOLE_PYTHON, RGBColor(240, 140, 160)),
         (THREADS, RGBColor(170, 170, 170)),
         ("wormhole, a list of numbers", RGBColor(240, 140, 160)),
+        ("wormhole, beside the message", RGBColor(240, 140, 160)),
+        ("wormhole, in the message", RGBColor(240, 140, 160)),
+        ("wormhole, Select", RGBColor(240, 140, 160)),
+        ("wormhole, small messages", RGBColor(60, 60, 60)),
+        (RAW_FORK, RGBColor(110, 110, 110)),
+        (THREAD, RGBColor(170, 170, 170)),
+        (PYTHON_PROCESS, RGBColor(90, 70, 40)),
     ];
     let found = colours.iter().find(|(name, _)| *name == contender);
     found.map_or(BLACK, |(_, colour)| *colour)
@@ -122,7 +143,7 @@ fn sorted(table: &Table) -> Vec<(&'static str, f64)> {
 }
 
 /// A curve for each contender over the scale of the rows, both axes logarithmic.
-fn curves(svg: &mut String, title: &str, axis: &str, tables: &[&Table]) -> Drawn {
+fn curves(svg: &mut String, title: &str, (axis, scale): (&str, Scale), tables: &[&Table]) -> Drawn {
     let points = |place: usize| -> Vec<(f64, f64)> {
         let point = |table: &&Table| {
             let median = table.lines.get(place)?.value()?.median;
@@ -152,7 +173,10 @@ fn curves(svg: &mut String, title: &str, axis: &str, tables: &[&Table]) -> Drawn
         .configure_mesh()
         .light_line_style(WHITE)
         .x_desc(axis)
-        .x_label_formatter(&|value| quantity(*value, Unit::Bytes))
+        .x_label_formatter(&|value| match scale {
+            Scale::Bytes => quantity(*value, Unit::Bytes),
+            Scale::Count => format!("{value:.0}"),
+        })
         .y_label_formatter(&|value| quantity(*value, first.unit))
         .label_style(("sans-serif", 13))
         .draw()?;
@@ -188,6 +212,7 @@ fn curves(svg: &mut String, title: &str, axis: &str, tables: &[&Table]) -> Drawn
 mod tests {
     use super::*;
     use crate::sample::Sample;
+    use crate::work::ITEMS;
 
     fn table(item: &'static str, scale: u32) -> Table {
         let line = |contender, value| Line {
@@ -215,8 +240,19 @@ mod tests {
     }
 
     #[test]
+    fn every_item_has_a_plot() {
+        for (name, ..) in ITEMS {
+            let tables = [table(name, 2), table(name, 9)];
+            assert!(item(name, "Title", &tables).unwrap().is_some(), "{name}");
+        }
+    }
+
+    #[test]
     fn an_item_without_results_has_no_plot() {
         assert_eq!(item("text", "Title", &[]).unwrap(), None);
-        assert_eq!(item("paced", "Title", &[table("paced", 1)]).unwrap(), None);
+        assert_eq!(
+            item("no such", "Title", &[table("no such", 1)]).unwrap(),
+            None
+        );
     }
 }

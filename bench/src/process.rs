@@ -114,10 +114,13 @@ impl Side {
     }
 }
 
-/// The processor time of this process so far.
+/// The processor time so far of this process, and of the children that it has waited for.
 pub(crate) fn processor_time() -> Outcome<Duration> {
-    let usage = getrusage(UsageWho::RUSAGE_SELF)?;
-    let micros = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
+    let mut micros = 0;
+    for who in [UsageWho::RUSAGE_SELF, UsageWho::RUSAGE_CHILDREN] {
+        let usage = getrusage(who)?;
+        micros += usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
+    }
     Ok(Duration::from_micros(u64::try_from(micros)?))
 }
 

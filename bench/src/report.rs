@@ -3,7 +3,7 @@
 use comfy_table::{ContentArrangement, Table as Grid, presets};
 
 use crate::measure::{Line, Table};
-use crate::peer::{THREADS, WORMHOLE};
+use crate::peer::{THREAD, THREADS, WORMHOLE};
 use crate::stats::Spread;
 use crate::work::{ITEMS, Unit};
 
@@ -166,7 +166,8 @@ pub(crate) fn verdict(tables: &[Table]) -> Verdict {
         let (mut behind, mut ahead, mut even) = (Vec::new(), Vec::new(), Vec::new());
         for line in &table.lines {
             let name = line.contender;
-            if name.starts_with(WORMHOLE) || name.starts_with("raw") || name == THREADS {
+            let floor = name.starts_with("raw") || [THREADS, THREAD].contains(&name);
+            if name.starts_with(WORMHOLE) || floor {
                 continue;
             }
             let Some(ratio) = table.ratio(line) else {

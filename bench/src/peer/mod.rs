@@ -32,6 +32,10 @@ pub(crate) const JSON_LINES: &str = "JSON lines";
 pub(crate) const PYTHON: &str = "Python Pipe";
 pub(crate) const WORMHOLE_PYTHON: &str = "wormhole, Python to Rust";
 pub(crate) const THREADS: &str = "mpsc (threads)";
+/// And of those that only start processes.
+pub(crate) const RAW_FORK: &str = "raw fork";
+pub(crate) const THREAD: &str = "std thread";
+pub(crate) const PYTHON_PROCESS: &str = "Python Process";
 
 /// What a receive gave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

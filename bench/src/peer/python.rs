@@ -1,5 +1,5 @@
-//! Python: its own `multiprocessing.Pipe` between two processes, and this repository's client with Rust at the other
-//! end.
+//! Python: its own `multiprocessing`, a `Pipe` between two processes or a `Process`, and this repository's client with
+//! Rust at the other end.
 
 use std::process::Command;
 
@@ -12,7 +12,7 @@ use crate::place::Place;
 use crate::process::processor_time;
 use crate::sample::Sample;
 
-/// The same round trip, with the same checks. Prints wall and processor time in nanoseconds.
+/// The same work, with the same checks. Prints wall and processor time in nanoseconds for each operation.
 const PIPE: &str = r#"
 import multiprocessing, os, resource, signal, sys, time
 
@@ -26,33 +26,66 @@ def used(who):
     usage = resource.getrusage(who)
     return usage.ru_utime + usage.ru_stime
 
-def echo(pipe, count, core):
+def settle(core):
     signal.alarm(60)
-    os.sched_setaffinity(0, {core})
+    if core >= 0:
+        os.sched_setaffinity(0, {core})
+
+def check(message):
+    assert message.fields() == (1776, "hello world!", [5, 4, 3, 2, 1])
+
+def echo(pipe, count, warmup, core):
+    settle(core)
     for turn in range(count):
-        if turn == count // 11:
+        if turn == warmup:
             start = used(resource.RUSAGE_SELF)
-        message = pipe.recv()
-        assert message.fields() == (1776, "hello world!", [5, 4, 3, 2, 1])
+        check(pipe.recv())
         pipe.send(Message())
     pipe.send(used(resource.RUSAGE_SELF) - start)
 
-if __name__ == "__main__":
-    signal.alarm(60)
-    count = int(sys.argv[1])
-    near, far = multiprocessing.Pipe()
-    other = multiprocessing.get_context("fork").Process(target=echo, args=(far, count, int(sys.argv[2])), daemon=True)
-    other.start()
+def sink(pipe, count, warmup, core):
+    settle(core)
     for turn in range(count):
-        if turn == count // 11:
-            wall, cpu = time.perf_counter(), used(resource.RUSAGE_SELF)
+        if turn == warmup:
+            start = used(resource.RUSAGE_SELF)
+        check(pipe.recv())
+    pipe.send(used(resource.RUSAGE_SELF) - start)
+
+def nothing():
+    pass
+
+if __name__ == "__main__":
+    work, count, core, other_core = sys.argv[1], *map(int, sys.argv[2:])
+    settle(core)
+    context = multiprocessing.get_context("fork")
+    warmup = count // 11
+    near, far = multiprocessing.Pipe()
+    other = None
+    if work != "process":
+        part = echo if work == "round-trip" else sink
+        other = context.Process(target=part, args=(far, count, warmup, other_core), daemon=True)
+        other.start()
+    for turn in range(count):
+        if turn == warmup:
+            wall, cpu = time.perf_counter(), used(resource.RUSAGE_SELF) + used(resource.RUSAGE_CHILDREN)
+        if work == "process":
+            child = context.Process(target=nothing)
+            child.start()
+            child.join()
+            assert child.exitcode == 0
+            continue
         near.send(Message())
-        message = near.recv()
-        assert message.fields() == (1776, "hello world!", [5, 4, 3, 2, 1])
-    wall, cpu = time.perf_counter() - wall, used(resource.RUSAGE_SELF) - cpu
-    cpu += near.recv()
-    other.join()
-    print(wall / (count - count // 11) * 1e9, cpu / (count - count // 11) * 1e9)
+        if work == "round-trip":
+            check(near.recv())
+    if work == "one-way":
+        there = near.recv() # when it has received all of them
+    wall, cpu = time.perf_counter() - wall, used(resource.RUSAGE_SELF) + used(resource.RUSAGE_CHILDREN) - cpu
+    if work == "round-trip":
+        there = near.recv()
+    if other:
+        other.join()
+        cpu += there
+    print(wall / (count - warmup) * 1e9, cpu / (count - warmup) * 1e9)
 "#;
 
 /// The same through two channels whose other ends Rust has.
@@ -95,11 +128,30 @@ pub(crate) fn version() -> Option<String> {
 
 /// Round trips of the small message through a Pipe.
 pub(crate) fn round_trip(place: Place, operations: u64) -> Outcome<Sample> {
+    run("round-trip", operations, [place.core(0)?, place.core(1)?])
+}
+
+/// The small message, one way.
+pub(crate) fn one_way(place: Place, operations: u64) -> Outcome<Sample> {
+    run("one-way", operations, [place.core(0)?, place.core(1)?])
+}
+
+/// Processes that do nothing, started by forking.
+pub(crate) fn processes(on_one_core: bool, operations: u64) -> Outcome<Sample> {
+    if on_one_core {
+        Place::Together.settle(0)?;
+    }
+    run("process", operations, [])
+}
+
+/// Runs the program on these cores, or wherever this process may run.
+fn run<const N: usize>(work: &str, operations: u64, cores: [usize; N]) -> Outcome<Sample> {
     let count = operations + operations / 10 + 1;
-    let other = place.core(1)?;
-    place.settle(0)?;
+    let cores = cores.map(|core| core.to_string());
+    let anywhere = ["-1".to_owned(), "-1".to_owned()];
     let output = Command::new("python3")
-        .args(["-c", PIPE, &count.to_string(), &other.to_string()])
+        .args(["-c", PIPE, work, &count.to_string()])
+        .args(if N == 0 { &anywhere[..] } else { &cores[..] })
         .output()?;
     if !output.status.success() {
         bail!("{}", String::from_utf8_lossy(&output.stderr).trim());

@@ -5,6 +5,8 @@ mod crowd;
 mod descriptors;
 mod idle;
 mod many;
+mod share;
+mod start;
 mod talk;
 
 use std::sync::Arc;
@@ -87,7 +89,7 @@ pub(crate) struct Row {
 }
 
 /// The items, with a heading and what is done and measured.
-pub(crate) const ITEMS: [(&str, &str, &str); 12] = [
+pub(crate) const ITEMS: [(&str, &str, &str); 14] = [
     (
         "round-trip",
         "Round trip",
@@ -129,6 +131,16 @@ pub(crate) const ITEMS: [(&str, &str, &str); 12] = [
         "Bytes made, sent, received and compared, and an acknowledgement, on two cores.",
     ),
     (
+        "share",
+        "The same bytes to eight processes",
+        "A text that is ready to be sent to eight processes, and an acknowledgement by each, on one core. They look at its length and its last byte only. wormhole sends a `Blob`; eight small messages, and eight with the text in them, are there to compare it with.",
+    ),
+    (
+        "spawn",
+        "Start a process and wait for its end",
+        "A child that does nothing, and its result, if there is one. From a small process, from one that has written to 16 MB more of memory, and from one that has both ends of 1,000 channels of wormhole.",
+    ),
+    (
         "many",
         "Wait for one of many",
         "A message on one of that many receivers, a different one each time, and an acknowledgement, on one core.",
@@ -157,6 +169,8 @@ pub(crate) fn rows(descriptors: u64) -> Vec<Row> {
     rows.extend(crowd::rows());
     rows.extend(talk::creation());
     rows.extend(bulk::rows());
+    rows.extend(share::rows());
+    rows.extend(start::rows());
     rows.extend(many::rows(descriptors));
     rows.extend(idle::rows(descriptors));
     rows

@@ -146,7 +146,7 @@ pub(super) fn rows() -> Vec<Row> {
         rows.push(row("round-trip", name.to_owned(), None, entries));
     }
     for (place, name) in PLACES {
-        let entries = move || every_small(OneWay(place));
+        let entries = move || streams(place);
         rows.push(row("stream", name.to_owned(), None, entries));
     }
     for size in SIZES {
@@ -184,17 +184,26 @@ fn row(
 
 fn trips(place: Place) -> Vec<Entry> {
     let mut entries = every_small(RoundTrip(place));
-    for (name, trip) in [
-        (
-            peer::PYTHON,
-            python::round_trip as fn(Place, u64) -> Outcome<Sample>,
-        ),
-        (peer::WORMHOLE_PYTHON, python::round_trip_to_rust),
-    ] {
-        entries.push(match python::version() {
-            Some(_) => Entry::new(name, move |operations| trip(place, operations)),
-            None => Entry::cannot(name, "no python3 here"),
-        });
-    }
+    entries.push(in_python(peer::PYTHON, move |operations| {
+        python::round_trip(place, operations)
+    }));
+    entries.push(in_python(peer::WORMHOLE_PYTHON, move |operations| {
+        python::round_trip_to_rust(place, operations)
+    }));
     entries
+}
+
+fn streams(place: Place) -> Vec<Entry> {
+    let mut entries = every_small(OneWay(place));
+    entries.push(in_python(peer::PYTHON, move |operations| {
+        python::one_way(place, operations)
+    }));
+    entries
+}
+
+fn in_python(name: &'static str, run: impl Fn(u64) -> Outcome<Sample> + 'static) -> Entry {
+    match python::version() {
+        Some(_) => Entry::new(name, run),
+        None => Entry::cannot(name, "no python3 here"),
+    }
 }
