@@ -8,7 +8,7 @@ use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
@@ -18,8 +18,11 @@ use wormhole::{Child, ChildEnd, Error, Receiver, Sender, channel, spawn};
 
 use crate::support::{in_own_process, open_fds, pipe};
 
-/// Far longer than a step takes. Nobody may ever wait for so long.
+/// Far longer than a step takes.
 const NEVER: Duration = Duration::from_secs(10);
+
+/// Within this time everybody knows that a process was killed. It takes a millisecond.
+const SOON: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Serialize, Deserialize)]
 enum ToMain {
@@ -62,7 +65,11 @@ enum Report {
     /// About to do that, if the test says so.
     Step { who: Who, pid: i32, step: u32 },
     /// Over, and how.
-    End { who: Who, outcome: Outcome },
+    End {
+        who: Who,
+        outcome: Outcome,
+        starved: Duration,
+    },
 }
 
 type Outcome = Result<(), String>;
@@ -94,10 +101,19 @@ impl Conductor {
         let end = Report::End {
             who,
             outcome: report,
+            starved: starved(),
         };
         let _ = self.report.send(end);
         outcome
     }
+}
+
+/// How long this process has been ready to run, and something else ran.
+fn starved() -> Duration {
+    // "running waiting slices", proc_pid_schedstat(5).
+    let stat = std::fs::read_to_string("/proc/self/schedstat").unwrap_or_default();
+    let waiting = stat.split(' ').nth(1).and_then(|nanos| nanos.parse().ok());
+    Duration::from_nanos(waiting.unwrap_or(0))
 }
 
 fn text(error: Error) -> String {
@@ -329,8 +345,16 @@ fn run_init(
 /// A step of a process, counted from 1.
 type At = (Who, u32);
 
-/// All steps, how the processes ended that were not killed, and what main returned.
-type Play = (Vec<At>, Vec<(Who, Outcome)>, Result<Outcome, Error>);
+/// What the test has seen.
+struct Play {
+    steps: Vec<At>,
+    /// How the processes ended that were not killed.
+    ends: Vec<(Who, Outcome)>,
+    /// What main returned.
+    joined: Result<Outcome, Error>,
+    /// From the kill until all processes were gone, but for the time in which other programs kept them from it.
+    told: Option<Duration>,
+}
 
 /// Plays the exchange, and kills one process at one of its steps.
 fn play(program: &str, victim: Option<At>) -> Play {
@@ -357,30 +381,52 @@ fn play(program: &str, victim: Option<At>) -> Play {
     };
     let mut child = spawn(args, main_process).unwrap();
     let (mut steps, mut ends) = (vec![], vec![]);
+    let mut killed = None;
+    let (mut delayed, before) = (Duration::ZERO, starved());
     loop {
         match reports.recv_timeout(NEVER) {
             Ok(Report::Step { who, pid, step }) => {
                 steps.push((who, step));
                 if victim == Some((who, step)) {
+                    killed = Some(Instant::now());
                     kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
                 } else {
                     let (_, tell) = go.iter().find(|(other, _)| *other == who).unwrap();
                     tell.send(()).unwrap();
                 }
             }
-            Ok(Report::End { who, outcome }) => ends.push((who, outcome)),
+            Ok(Report::End {
+                who,
+                outcome,
+                starved,
+            }) => {
+                ends.push((who, outcome));
+                delayed += starved;
+            }
             Err(Error::Disconnected) => break, // no process is left
             Err(error) => panic!("{error}, after {steps:?} and {ends:?}"),
         }
     }
-    (steps, ends, child.join_timeout(NEVER))
+    let joined = child.join_timeout(NEVER);
+    delayed += starved().saturating_sub(before);
+    Play {
+        steps,
+        ends,
+        joined,
+        told: killed.map(|killed| killed.elapsed().saturating_sub(delayed)),
+    }
 }
 
 #[test]
 fn the_processes_of_a_container_runtime_start_a_program() {
     in_own_process(|| {
         let before = open_fds();
-        let (steps, ends, joined) = play("true", None);
+        let Play {
+            steps,
+            ends,
+            joined,
+            ..
+        } = play("true", None);
         assert_eq!(joined.unwrap(), Ok(()));
         assert_eq!(steps.len(), 5 + 4 + 3);
         // Init has become the program.
@@ -392,7 +438,7 @@ fn the_processes_of_a_container_runtime_start_a_program() {
 #[test]
 fn the_processes_of_a_container_runtime_report_a_program_that_cannot_be_executed() {
     in_own_process(|| {
-        let (_, ends, joined) = play("/does/not/exist", None);
+        let Play { ends, joined, .. } = play("/does/not/exist", None);
         let reason = "exec: No such file or directory (os error 2)".to_owned();
         assert_eq!(joined.unwrap(), Err(reason));
         assert_eq!(ends.len(), 3);
@@ -403,10 +449,14 @@ fn the_processes_of_a_container_runtime_report_a_program_that_cannot_be_executed
 fn whichever_process_of_a_container_runtime_is_killed_the_others_are_told() {
     in_own_process(|| {
         let before = open_fds();
-        let (steps, _, _) = play("/does/not/exist", None);
+        let Play { steps, .. } = play("/does/not/exist", None);
         for victim in steps {
             let (killed, _) = victim;
-            let (_, ends, joined) = play("/does/not/exist", Some(victim));
+            let Play {
+                ends, joined, told, ..
+            } = play("/does/not/exist", Some(victim));
+            let told = told.unwrap();
+            assert!(told < SOON, "{victim:?}: {told:?}");
             for (who, outcome) in &ends {
                 assert_ne!(*who, killed);
                 if let Err(reason) = outcome {
