@@ -9,7 +9,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use wormhole::{Error, Options, Receiver, ReceiverSet, Select, Sender, channel, select};
+use wormhole::{
+    Child, Error, Listener, Options, Receiver, ReceiverSet, Select, Sender, channel, select, spawn,
+};
 
 use support::{Random, forked, in_own_process, open_fds, pipe, until_asleep};
 
@@ -678,6 +680,60 @@ fn a_set_can_be_an_arm_and_costs_one_descriptor() {
         child.join();
         drop((set, tx, _quiet, quiet_rx));
         assert_eq!(open_fds(), before);
+    });
+}
+
+#[test]
+fn a_listener_can_be_an_arm() {
+    in_own_process(|| {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("server");
+        let listener = Listener::<u32>::bind(&path).unwrap();
+        let (_quiet, quiet_rx) = channel::<u32>().unwrap();
+        select! {
+            ready(listener) => unreachable!("nobody has connected"),
+            default => {}
+        }
+        let client = forked(|| Sender::connect(&path).unwrap().send(5).unwrap());
+        let (rx, peer) = select! {
+            recv(quiet_rx) -> _ => unreachable!(),
+            ready(listener) => listener.try_accept().unwrap(),
+        };
+        assert_eq!(peer.pid, u32::try_from(client.pid.as_raw()).ok());
+        assert_eq!(rx.recv().unwrap(), 5);
+        client.join();
+    });
+}
+
+#[test]
+fn a_child_can_be_an_arm() {
+    in_own_process(|| {
+        let (go, wait) = channel::<u32>().unwrap();
+        let (quiet, quiet_rx) = channel::<u32>().unwrap();
+        let mut child = spawn(wait, |wait: Receiver<u32>| wait.recv().unwrap() + 1).unwrap();
+        select! {
+            ready(child) => unreachable!("it waits to be told"),
+            default => {}
+        }
+        go.send(1).unwrap();
+        let joined = select! {
+            recv(quiet_rx) -> _ => unreachable!(),
+            ready(child) => child.try_join(),
+        };
+        assert_eq!(joined.unwrap(), Some(2));
+        // One that is killed tells it as well, while somebody else keeps its channel open.
+        let mut child: Child<()> = spawn(quiet.clone(), |_: Sender<u32>| {
+            loop {
+                std::thread::park();
+            }
+        })
+        .unwrap();
+        child.kill().unwrap();
+        let joined = select! {
+            recv(quiet_rx) -> _ => unreachable!(),
+            ready(child) => child.try_join(),
+        };
+        assert!(matches!(joined, Err(Error::Child { .. })), "{joined:?}");
     });
 }
 
