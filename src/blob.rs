@@ -299,7 +299,8 @@ impl Serialize for Blob {
 
 impl<'de> Deserialize<'de> for Blob {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Blob::try_from(fd::claim(deserializer)?).map_err(de::Error::custom)
+        let blob = Blob::try_from(fd::claim(deserializer)?);
+        blob.map_err(|error| de::Error::custom(error.whole_text()))
     }
 }
 

@@ -139,7 +139,8 @@ macro_rules! impl_end {
 
             impl<'de, T> Deserialize<'de> for $End<T> {
                 fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                    $End::try_from(fd::claim(deserializer)?).map_err(de::Error::custom)
+                    let end = $End::try_from(fd::claim(deserializer)?);
+                    end.map_err(|error| de::Error::custom(error.whole_text()))
                 }
             }
         };

@@ -161,6 +161,14 @@ impl Error {
         }
     }
 
+    /// The text, with that of the source, for where an error has to be a text.
+    pub(crate) fn whole_text(&self) -> String {
+        match std::error::Error::source(self) {
+            Some(source) => format!("{self}: {source}"),
+            None => self.to_string(),
+        }
+    }
+
     pub(crate) fn malformed(reason: impl Into<String>) -> Self {
         Error::Malformed {
             reason: reason.into(),

@@ -550,7 +550,7 @@ fn out_of_descriptors_or_addresses_on_receive_is_an_error_that_passes() {
             refused
                 .unwrap_err()
                 .to_string()
-                .contains("cannot map a blob")
+                .contains("cannot map a blob: Cannot allocate memory (os error 12)")
         );
         tx.send(&blob).unwrap();
         assert_eq!(rx.recv().unwrap(), blob);

@@ -186,7 +186,7 @@ fn end_child<R: Serialize + DeserializeOwned>(
     // Nothing may unwind into the frames of the parent.
     let run = AssertUnwindSafe(|| match ready {
         Ok(()) => deliver(&result, Delivery::Value(f())),
-        Err(error) => deliver(&result, Delivery::Undelivered(describe(&error))),
+        Err(error) => deliver(&result, Delivery::Undelivered(error.whole_text())),
     });
     let code = catch_unwind(run).unwrap_or_else(|payload| {
         // The function panicked, or else the `Serialize` of its result.
@@ -206,16 +206,9 @@ fn deliver<R: Serialize>(result: &Sender<Delivery<R>>, outcome: Delivery<R>) -> 
     match result.send(outcome) {
         Ok(()) | Err(Error::Disconnected) => code, // disconnected: nobody wants to know
         Err(error) => {
-            let _ = result.send(Delivery::Undelivered(describe(&error)));
+            let _ = result.send(Delivery::Undelivered(error.whole_text()));
             1
         }
-    }
-}
-
-fn describe(error: &Error) -> String {
-    match std::error::Error::source(error) {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
     }
 }
 
