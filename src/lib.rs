@@ -170,6 +170,7 @@
 mod ancillary;
 mod blob;
 mod buffer;
+mod connect;
 mod end;
 mod error;
 pub mod fd;

@@ -1,0 +1,89 @@
+//! `Sender::connect`: the other side of a [`Listener`].
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::Result;
+use crate::options::DEFAULT_MAX_MESSAGE_LEN;
+use crate::sender::Sender;
+use crate::socket::{Address, Socket};
+use crate::wait::Wait;
+#[cfg(doc)]
+use crate::{Error, Listener};
+
+impl<T> Sender<T> {
+    /// Connects to the [`Listener`] at a path, or at an abstract name, which is one that begins with a NUL.
+    ///
+    /// Does not wait to be accepted: `Ok` means that messages can be sent, and that they will be received if
+    /// the listener accepts. Blocks only while more clients than the kernel has room for, usually 4,096,
+    /// wait to be accepted; see [`connect_timeout`](Self::connect_timeout).
+    ///
+    /// The sender is like that of any channel, and can be cloned, inherited and sent. Who sends through it
+    /// later is unknown to the receiver, which learns who connected.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Address`], which names the path and whose source says why: nobody has listened there
+    ///   (`NotFound`), nobody does any more (`ConnectionRefused`), the file belongs to another user
+    ///   (`PermissionDenied`), the name is empty or has more than 107 bytes (`InvalidInput`), a
+    ///   socket of another type listens there (`EPROTOTYPE`), or the process is out of descriptors.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::ErrorKind;
+    /// use wormhole::{Error, Listener, Sender};
+    ///
+    /// let directory = tempfile::tempdir()?;
+    /// let path = directory.path().join("server");
+    /// let error = Sender::<u32>::connect(&path).unwrap_err();
+    /// assert!(matches!(error, Error::Address { source, .. } if source.kind() == ErrorKind::NotFound));
+    ///
+    /// let listener = Listener::<u32>::bind(&path)?;
+    /// let tx = Sender::<u32>::connect(&path)?;
+    /// tx.send(5)?;
+    /// assert_eq!(listener.accept()?.0.recv()?, 5);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn connect(path: impl AsRef<Path>) -> Result<Self> {
+        Self::connect_within(path.as_ref(), Wait::Forever)
+    }
+
+    /// Connects as [`connect`](Self::connect) does, waiting for at most `timeout` while too many others wait
+    /// to be accepted.
+    ///
+    /// The timeout is a deadline, counted from the call. It is rounded up to the kernel's clock tick, some
+    /// milliseconds; zero waits for one. It does not wait for a listener: when there is none, this fails at once.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TimedOut`] when there was no room in time, otherwise as [`connect`](Self::connect).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use wormhole::{Error, Listener, Sender};
+    ///
+    /// let name = format!("\0wormhole {}", std::process::id());
+    /// let timeout = Duration::from_millis(10);
+    /// let error = Sender::<u32>::connect_timeout(&name, timeout).unwrap_err();
+    /// assert!(error.to_string().starts_with("cannot connect to `@wormhole "));
+    ///
+    /// let listener = Listener::<u32>::bind(&name)?;
+    /// let tx = Sender::<u32>::connect_timeout(&name, timeout)?;
+    /// tx.send(5)?;
+    /// assert_eq!(listener.accept()?.0.recv()?, 5);
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn connect_timeout(path: impl AsRef<Path>, timeout: Duration) -> Result<Self> {
+        Self::connect_within(path.as_ref(), Wait::at_most(timeout))
+    }
+
+    fn connect_within(path: &Path, wait: Wait) -> Result<Self> {
+        let address = Address::new(path)?;
+        let socket = Socket::connect(&address, wait)?;
+        Ok(Sender::new(Arc::new(socket), DEFAULT_MAX_MESSAGE_LEN))
+    }
+}
