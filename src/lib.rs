@@ -84,7 +84,7 @@
 //!
 //! A [`Listener`] has a name, usually a path, and [`Sender::connect`] is all that a client needs. Each client
 //! is a channel of its own, of which [`accept`](Listener::accept) gives the receiver, and the pid, uid and gid
-//! of who connected.
+//! of who connected. Several processes can share a listener, as the workers of a pre-fork server do.
 //!
 //! # Not waiting
 //!
