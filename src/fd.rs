@@ -3,7 +3,7 @@
 //! Any type that is a descriptor can be a field: to be sent it needs [`AsFd`], to be received
 //! `From<OwnedFd>`. That is [`File`](std::fs::File), [`OwnedFd`], the sockets of [`std::net`] and
 //! [`std::os::unix::net`], [`PipeReader`](std::io::PipeReader), and many more. [`Sender`](crate::Sender),
-//! [`Receiver`](crate::Receiver) and [`Blob`](crate::Blob) need no attribute.
+//! [`Receiver`](crate::Receiver), [`Listener`](crate::Listener) and [`Blob`](crate::Blob) need no attribute.
 //!
 //! The descriptor travels beside the text, and in the text stands its index. So such a value can only be
 //! serialized by a send of this crate and deserialized by a receive; everything else is an error.

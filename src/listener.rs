@@ -5,13 +5,18 @@ use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::event::PollFlags;
+use rustix::io::Errno;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 #[cfg(doc)]
 use crate::Sender;
+use crate::end::End;
 use crate::error::{Error, Result};
+use crate::fd;
 use crate::options::DEFAULT_MAX_MESSAGE_LEN;
 use crate::receiver::Receiver;
 use crate::socket::{Address, Peer, Socket};
@@ -23,8 +28,8 @@ use crate::wait::{Stop, Wait, until_ready};
 /// A name is a path, where a socket file stands for as long as the listener lives. Only processes of the
 /// same user (and root) can connect: the file has mode 0600, less what the umask forbids, from the first
 /// moment. It is removed when the listener is dropped, by the process that bound it and not by one that
-/// inherited a copy in a fork, and only if it still is the same file. If that process is killed a stale
-/// file stays behind; the next `bind` replaces it.
+/// has a copy, and only if it still is the same file. If that process is killed a stale file stays
+/// behind; the next `bind` replaces it.
 ///
 /// A name that begins with a NUL, such as `"\0my-server"`, is abstract: it has no file, and vanishes with
 /// the listener. **It has no permissions either**: whoever shares the network namespace can connect, so look
@@ -32,8 +37,39 @@ use crate::wait::{Stop, Wait, until_ready};
 ///
 /// Both kinds of name have at most 107 bytes.
 ///
-/// A listener that was inherited in a fork accepts as well: each client reaches one of the two. Clients that
-/// nobody has accepted when the last copy is closed see [`Error::Disconnected`].
+/// # Several processes
+///
+/// A listener can be cloned, given to a [`spawn`](crate::spawn)ed process and sent in a message, as the end of
+/// a channel can. All copies share one queue: each client reaches one of those who accept. Clients that nobody
+/// has accepted when the last copy is closed see [`Error::Disconnected`].
+///
+/// It is the process that bound it which removes the file, as soon as it drops its last clone. **One that it
+/// gave away leaves the file**, which is stale once nobody listens any more. So a pre-fork server keeps one, and
+/// gives a clone to each worker:
+///
+/// ```
+/// use wormhole::{Error, Listener, Sender, spawn};
+///
+/// fn serve(listener: Listener<u32>) -> u32 {
+///     let (rx, _peer) = listener.accept().unwrap();
+///     rx.recv().unwrap()
+/// }
+///
+/// let directory = tempfile::tempdir()?;
+/// let path = directory.path().join("server");
+/// let listener = Listener::bind(&path)?;
+/// let workers = [spawn(listener.clone(), serve)?, spawn(listener.clone(), serve)?];
+/// Sender::connect(&path)?.send(5)?;
+/// Sender::connect(&path)?.send(6)?;
+/// let mut sum = 0;
+/// for worker in workers {
+///     sum += worker.join()?;
+/// }
+/// assert_eq!(sum, 11);
+/// drop(listener);
+/// assert!(!path.exists());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Examples
 ///
@@ -62,8 +98,11 @@ use crate::wait::{Stop, Wait, until_ready};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Listener<T> {
-    file: Option<SocketFile>,
-    socket: Socket,
+    /// Of all clones in the process that bound it.
+    file: Option<Arc<SocketFile>>,
+    socket: End,
+    /// Whether another process may have got this clone.
+    given: AtomicBool,
     message: PhantomData<fn() -> T>,
 }
 
@@ -118,11 +157,16 @@ impl<T> Listener<T> {
             file.inspect(SocketFile::remove);
             return Err(failed(errno));
         }
-        Ok(Listener {
+        Ok(Self::new(file.map(Arc::new), Arc::new(socket)))
+    }
+
+    fn new(file: Option<Arc<SocketFile>>, socket: Arc<Socket>) -> Self {
+        Listener {
             file,
-            socket,
+            socket: End::new(socket),
+            given: AtomicBool::new(false),
             message: PhantomData,
-        })
+        }
     }
 
     /// Accepts the next client: gives the receiving end of its channel, and who it is.
@@ -135,6 +179,8 @@ impl<T> Listener<T> {
     ///
     /// # Errors
     ///
+    /// - [`Error::Disconnected`]: nobody can connect, because this is a copy in a [`spawn`](crate::spawn)ed
+    ///   process that was not among its arguments.
     /// - [`Error::Io`]: the kernel refused. If that was because the process is out of descriptors, the client
     ///   keeps waiting and the next call tries again. It cannot be expected to fare better before some
     ///   descriptor has been closed.
@@ -235,7 +281,7 @@ impl<T> Listener<T> {
     }
 
     fn accept_within(&self, wait: Wait) -> Result<(Receiver<T>, Peer)> {
-        let accepted = until_ready(&self.socket, PollFlags::IN, None, wait, |_| {
+        let accepted = until_ready(&**self.socket, PollFlags::IN, None, wait, |_| {
             self.socket.accept()
         });
         match accepted {
@@ -245,6 +291,8 @@ impl<T> Listener<T> {
             }
             Err(Stop::WouldBlock) => Err(Error::Empty),
             Err(Stop::TimedOut) => Err(Error::TimedOut),
+            // It does not listen (any more): the dead copy in a spawned process.
+            Err(Stop::Failed(Errno::INVAL)) => Err(Error::Disconnected),
             Err(Stop::Failed(errno)) => Err(Error::io("accept a client", errno)),
         }
     }
@@ -252,10 +300,33 @@ impl<T> Listener<T> {
 
 impl<T> Drop for Listener<T> {
     fn drop(&mut self) {
-        if let Some(file) = &self.file {
-            if self.socket.listens_for_this_process() {
-                file.remove();
-            }
+        let Some(file) = self.file.take().and_then(Arc::into_inner) else {
+            return; // there are other clones, or no file
+        };
+        if !*self.given.get_mut() && self.socket.listens_for_this_process() {
+            file.remove();
+        }
+    }
+}
+
+impl<T> Clone for Listener<T> {
+    fn clone(&self) -> Self {
+        Self::new(self.file.clone(), Arc::clone(&self.socket))
+    }
+}
+
+impl<T> Serialize for Listener<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.given.store(true, Ordering::Relaxed);
+        fd::carry_end(serializer, &self.socket)
+    }
+}
+
+impl<'de, T> Deserialize<'de> for Listener<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Socket::adopt_listening(fd::claim(deserializer)?) {
+            Ok(socket) => Ok(Self::new(None, Arc::new(socket))),
+            Err(error) => Err(de::Error::custom(error.whole_text())),
         }
     }
 }

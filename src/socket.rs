@@ -118,6 +118,20 @@ impl Socket {
 
     /// Checks that a descriptor can be an end of a channel.
     pub(crate) fn check(fd: BorrowedFd<'_>) -> Result<()> {
+        Self::check_kind(fd)?;
+        // KERNEL: a socket whose peer has closed still has a peer name; one that was never connected,
+        // or that listens, has none (`ends_are_checked_when_made_from_descriptors`).
+        match getpeername(fd) {
+            Ok(_) => Ok(()),
+            Err(Errno::NOTCONN) => Err(Error::NotAChannel {
+                reason: "a unix socket that is not connected".to_owned(),
+            }),
+            Err(errno) => Err(Error::io("look up the peer of a socket", errno)),
+        }
+    }
+
+    /// Checks that a descriptor is a unix socket of the right type.
+    fn check_kind(fd: BorrowedFd<'_>) -> Result<()> {
         let refused = |reason: String| Err(Error::NotAChannel { reason });
         let failed = |errno| Error::io("look up the type of a socket", errno);
         let domain = match sockopt::socket_domain(fd) {
@@ -140,13 +154,7 @@ impl Socket {
                 kind.as_raw()
             ));
         }
-        // KERNEL: a socket whose peer has closed still has a peer name; one that was never connected,
-        // or that listens, has none (`ends_are_checked_when_made_from_descriptors`).
-        match getpeername(fd) {
-            Ok(_) => Ok(()),
-            Err(Errno::NOTCONN) => refused("a unix socket that is not connected".to_owned()),
-            Err(errno) => Err(Error::io("look up the peer of a socket", errno)),
-        }
+        Ok(())
     }
 
     /// Gives up the descriptor, or a duplicate if other clones of the end still use it.

@@ -40,10 +40,14 @@
 //! and no others**, wherever these are: in a static, in a local variable of some caller, in a clone. Such a
 //! value still exists in the child's memory, but its end is dead: all that it says is
 //! [`Error::Disconnected`]. Its descriptor number stays taken, so that it cannot come to mean
-//! something else. A [`Child`] is of no use in another process than the one that spawned it.
+//! something else. A [`Listener`](crate::Listener) is such an end, too. A [`Child`] is of no use in another
+//! process than the one that spawned it.
 //!
 //! The ends are found by serializing the arguments, which is not sent anywhere. So an end
 //! in a field that serde skips is not in the arguments, and its copy in the child is dead.
+//! What this process gives away is what it drops with the arguments: a clone that it keeps lives on here. An end
+//! in an [`Rc`](std::rc::Rc) or [`Arc`](std::sync::Arc) (serde's feature `rc`) that somebody else here holds as
+//! well is not moved but shared: it stays open in both processes, in the child until that ends.
 //! The numbers that are taken add up from each generation to the next: a child, its child, and so on for
 //! hundreds of generations run into `RLIMIT_NOFILE`.
 //!

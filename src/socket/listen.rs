@@ -1,12 +1,12 @@
 //! Sockets that have a name: to listen at it, to connect to it.
 
 use std::io::{self, ErrorKind};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{Mode, fchmod};
+use rustix::fs::{Mode, OFlags, fchmod, fcntl_getfl};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{
     AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect,
@@ -110,6 +110,25 @@ impl Socket {
         // never is open to others (`the_socket_file_is_the_owners_alone`).
         fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
         Ok(Socket::new(socket))
+    }
+
+    /// Takes over a listening socket that came from elsewhere, after checking what it is.
+    pub(crate) fn adopt_listening(fd: OwnedFd) -> Result<Self> {
+        Self::check_kind(fd.as_fd())?;
+        let failed = |errno| Error::io("look up the state of a socket", errno);
+        let refused = |reason: &str| {
+            Err(Error::NotAChannel {
+                reason: reason.to_owned(),
+            })
+        };
+        if !sockopt::socket_acceptconn(&fd).map_err(failed)? {
+            return refused("a unix socket that does not listen");
+        }
+        // As `unbound` makes it. `accept` would wait otherwise, and other processes share this flag.
+        if !fcntl_getfl(&fd).map_err(failed)?.contains(OFlags::NONBLOCK) {
+            return refused("a listening socket that blocks");
+        }
+        Ok(Socket::new(fd))
     }
 
     pub(crate) fn bind(&self, address: &Address) -> Result<(), Errno> {

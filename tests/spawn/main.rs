@@ -6,5 +6,6 @@ mod support;
 mod children;
 mod commands;
 mod examples;
+mod listeners;
 mod runtime;
 mod strays;
