@@ -147,13 +147,19 @@ impl Numbers {
     }
 }
 
-/// Makes `number` a duplicate of `by`, instead of what it is.
+/// Makes `number` a duplicate of `by`, instead of what it is. Closes it where that cannot be.
 fn replace(number: RawFd, by: BorrowedFd<'_>) -> Result<(), Errno> {
     // SAFETY: a registered number is an open descriptor, owned by a `Registered`. The fork has left its
     // borrowers behind, and the owner goes on owning what stands in its place.
     #[allow(unsafe_code, reason = "the owner is out of reach")]
     let mut owned = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(number) });
-    retry_on_intr(|| dup3(by, &mut owned, DupFlags::CLOEXEC))
+    match retry_on_intr(|| dup3(by, &mut owned, DupFlags::CLOEXEC)) {
+        // KERNEL: dup2(2): the number is beyond RLIMIT_NOFILE, which was lowered since it was opened. Nothing
+        // else can get it, so it may be free (`ends_beyond_a_limit_that_was_lowered_are_closed`).
+        Err(Errno::BADF) => drop(ManuallyDrop::into_inner(owned)),
+        replaced => replaced?,
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::process::{Command, Stdio, exit};
 use std::sync::Mutex;
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, setrlimit};
 use serde::{Deserialize, Serialize};
 use wormhole::{Child, Error, Receiver, ReceiverSet, Sender, channel, spawn, spawn_command};
 
@@ -208,6 +209,23 @@ fn a_thousand_live_channels() {
             drop(tx);
             assert!(matches!(rx.recv(), Err(Error::Disconnected)));
         }
+    });
+}
+
+#[test]
+fn ends_beyond_a_limit_that_was_lowered_are_closed() {
+    in_own_process(|| {
+        let (tx, rx) = channel::<u32>().unwrap();
+        let high = rustix::io::fcntl_dupfd_cloexec(&tx, 100).unwrap();
+        let high: Sender<u32> = high.try_into().unwrap();
+        drop(tx);
+        setrlimit(Resource::RLIMIT_NOFILE, 64, 64).unwrap();
+        let (leave, wait) = channel().unwrap();
+        let child = spawn(wait, stay).unwrap();
+        drop(high);
+        assert!(matches!(rx.recv(), Err(Error::Disconnected)));
+        drop(leave);
+        child.join().unwrap();
     });
 }
 
