@@ -241,7 +241,9 @@ pub enum ChildEnd {
         /// Whether the kernel wrote a core dump.
         core_dumped: bool,
     },
-    /// Its function returned, but the value could not be sent.
+    /// Its function returned, but the value could not be sent: it cannot be written as JSON, or has more than
+    /// 64 MiB of text, or too many descriptors. Or the function was not called at all, because the ends of other
+    /// channels could not be taken away from the child.
     Undelivered {
         /// The error of the send.
         reason: String,

@@ -8,6 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, kill_process, pidfd_open, waitpid};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -27,7 +28,7 @@ use crate::{socket, transfer};
 /// function pointer: a closure that captures nothing will do.
 ///
 /// Does not block. `Ok` means that the child exists; [`Child::join`] gives the result of `f`, or says how the child
-/// ended: if `f` panics, say, with which message. `SIGCHLD` must not be ignored, or a child that ends at
+/// ended: if `f` panics, say, with which message (where panics unwind). `SIGCHLD` must not be ignored, or a child that ends at
 /// once cannot be told from none.
 ///
 /// `args` is serialized to find what it holds, so it must be something that [`Sender::send`] could send.
@@ -156,9 +157,11 @@ where
     // Closed first, which leaves room for the pidfd.
     drop((dead, result));
     let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(|errno| {
-        // Nobody would ever reap it. It has not been reaped yet, so the number is still its own.
-        let _ = kill_process(pid, Signal::KILL);
-        let _ = waitpid(Some(pid), WaitOptions::empty());
+        // Unless it is gone, with its number, because SIGCHLD is ignored: nobody would ever reap it.
+        if errno != Errno::SRCH {
+            let _ = kill_process(pid, Signal::KILL);
+            let _ = waitpid(Some(pid), WaitOptions::empty());
+        }
         Error::io("open a descriptor (pidfd_open) for a child", errno)
     })?;
     drop(args);
