@@ -1,16 +1,17 @@
-//! `Sender::connect`: the other side of a [`Listener`].
+//! `Sender::connect`, the other side of a [`Listener`]; and both sides with [`Options`].
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(doc)]
+use crate::error::Error;
 use crate::error::Result;
-use crate::options::DEFAULT_MAX_MESSAGE_LEN;
+use crate::listener::Listener;
+use crate::options::Options;
 use crate::sender::Sender;
 use crate::socket::{Address, Socket};
 use crate::wait::Wait;
-#[cfg(doc)]
-use crate::{Error, Listener};
 
 impl<T> Sender<T> {
     /// Connects to the [`Listener`] at a path, or at an abstract name, which is one that begins with a NUL.
@@ -47,7 +48,7 @@ impl<T> Sender<T> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn connect(path: impl AsRef<Path>) -> Result<Self> {
-        Self::connect_within(path.as_ref(), Wait::Forever)
+        Options::new().connect(path)
     }
 
     /// Connects as [`connect`](Self::connect) does, waiting for at most `timeout` while too many others wait
@@ -78,12 +79,64 @@ impl<T> Sender<T> {
     /// # Ok::<(), Error>(())
     /// ```
     pub fn connect_timeout(path: impl AsRef<Path>, timeout: Duration) -> Result<Self> {
-        Self::connect_within(path.as_ref(), Wait::at_most(timeout))
+        connect(&Options::new(), path.as_ref(), Wait::at_most(timeout))
+    }
+}
+
+fn connect<T>(options: &Options, path: &Path, wait: Wait) -> Result<Sender<T>> {
+    let address = Address::new(path)?;
+    let socket = Socket::connect(&address, wait, options.buffer, options.spin)?;
+    Ok(Sender::new(Arc::new(socket), options.max_message_len))
+}
+
+impl Options {
+    /// Listens as [`Listener::bind`] does. Each receiver that is accepted has these settings.
+    ///
+    /// But for the size of the buffer: that is the sender's, see [`connect`](Self::connect).
+    ///
+    /// # Errors
+    ///
+    /// As [`Listener::bind`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use wormhole::{Error, Options, Sender};
+    ///
+    /// let name = format!("\0wormhole {}", std::process::id());
+    /// let listener = Options::new().max_message_len(8).bind::<String>(&name)?;
+    /// Sender::<String>::connect(&name)?.send("more than is welcome".to_owned())?;
+    /// let (rx, _peer) = listener.accept()?;
+    /// assert!(matches!(rx.recv(), Err(Error::TooLarge { size: 22, limit: 8 })));
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn bind<T>(&self, path: impl AsRef<Path>) -> Result<Listener<T>> {
+        Listener::bind_with(self, path.as_ref())
     }
 
-    fn connect_within(path: &Path, wait: Wait) -> Result<Self> {
-        let address = Address::new(path)?;
-        let socket = Socket::connect(&address, wait)?;
-        Ok(Sender::new(Arc::new(socket), DEFAULT_MAX_MESSAGE_LEN))
+    /// Connects as [`Sender::connect`] does, with these settings for the sender.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sender::connect`]. [`Error::Io`] when [`buffer`](Self::buffer) is more than `net.core.wmem_max`
+    /// allows.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use wormhole::{Error, Listener, Options};
+    ///
+    /// let name = format!("\0wormhole {}", std::process::id());
+    /// let _listener = Listener::<u8>::bind(&name)?;
+    /// // A small buffer: whoever sends soon waits for the receiver.
+    /// let tx = Options::new().buffer(4096).connect::<u8>(&name)?;
+    /// assert!((0..50).any(|_| matches!(tx.try_send(0), Err(Error::Full))));
+    ///
+    /// let error = Options::new().buffer(usize::MAX).connect::<u8>(&name).unwrap_err();
+    /// assert!(matches!(error, Error::Io { .. }));
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn connect<T>(&self, path: impl AsRef<Path>) -> Result<Sender<T>> {
+        connect(self, path.as_ref(), Wait::Forever)
     }
 }

@@ -17,7 +17,7 @@ use crate::Sender;
 use crate::end::End;
 use crate::error::{Error, Result};
 use crate::fd;
-use crate::options::DEFAULT_MAX_MESSAGE_LEN;
+use crate::options::{DEFAULT_MAX_MESSAGE_LEN, Options};
 use crate::receiver::Receiver;
 use crate::socket::{Address, Peer, Socket};
 use crate::socket_file::SocketFile;
@@ -103,6 +103,8 @@ pub struct Listener<T> {
     socket: End,
     /// Whether another process may have got this clone.
     given: AtomicBool,
+    /// Of the receivers that are accepted.
+    max_message_len: usize,
     message: PhantomData<fn() -> T>,
 }
 
@@ -143,10 +145,13 @@ impl<T> Listener<T> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn bind(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
+        Options::new().bind(path)
+    }
+
+    pub(crate) fn bind_with(options: &Options, path: &Path) -> Result<Self> {
         let address = Address::new(path)?;
         let failed = |errno| address.error("listen at", errno);
-        let socket = Socket::unbound().map_err(failed)?;
+        let socket = Socket::unbound(options.spin).map_err(failed)?;
         let file = if address.is_abstract() {
             socket.bind(&address).map_err(failed)?;
             None
@@ -157,14 +162,16 @@ impl<T> Listener<T> {
             file.inspect(SocketFile::remove);
             return Err(failed(errno));
         }
-        Ok(Self::new(file.map(Arc::new), Arc::new(socket)))
+        let (file, socket) = (file.map(Arc::new), Arc::new(socket));
+        Ok(Self::new(file, socket, options.max_message_len))
     }
 
-    fn new(file: Option<Arc<SocketFile>>, socket: Arc<Socket>) -> Self {
+    fn new(file: Option<Arc<SocketFile>>, socket: Arc<Socket>, max_message_len: usize) -> Self {
         Listener {
             file,
             socket: End::new(socket),
             given: AtomicBool::new(false),
+            max_message_len,
             message: PhantomData,
         }
     }
@@ -174,8 +181,7 @@ impl<T> Listener<T> {
     /// Blocks until one connects. That a client connected does not mean that it sends anything, or that it is
     /// still there: a receiver whose client has left gives what was sent and then
     /// [`Error::Disconnected`]. Each client has a channel of its own, so one that is silent, or
-    /// sends garbage, stops no other. The receiver has the default
-    /// [`max_message_len`](crate::Options::max_message_len).
+    /// sends garbage, stops no other. The receiver has the settings of [`Options::bind`], or the defaults.
     ///
     /// # Errors
     ///
@@ -286,7 +292,7 @@ impl<T> Listener<T> {
         });
         match accepted {
             Ok((socket, peer)) => {
-                let receiver = Receiver::new(Arc::new(socket), DEFAULT_MAX_MESSAGE_LEN);
+                let receiver = Receiver::new(Arc::new(socket), self.max_message_len);
                 Ok((receiver, peer))
             }
             Err(Stop::WouldBlock) => Err(Error::Empty),
@@ -311,7 +317,8 @@ impl<T> Drop for Listener<T> {
 
 impl<T> Clone for Listener<T> {
     fn clone(&self) -> Self {
-        Self::new(self.file.clone(), Arc::clone(&self.socket))
+        let socket = Arc::clone(&self.socket);
+        Self::new(self.file.clone(), socket, self.max_message_len)
     }
 }
 
@@ -325,7 +332,7 @@ impl<T> Serialize for Listener<T> {
 impl<'de, T> Deserialize<'de> for Listener<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match Socket::adopt_listening(fd::claim(deserializer)?) {
-            Ok(socket) => Ok(Self::new(None, Arc::new(socket))),
+            Ok(socket) => Ok(Self::new(None, Arc::new(socket), DEFAULT_MAX_MESSAGE_LEN)),
             Err(error) => Err(de::Error::custom(error.whole_text())),
         }
     }

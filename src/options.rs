@@ -12,7 +12,8 @@ use crate::spin::Spin;
 /// The longest text, in bytes, that an end sends and receives unless it is told otherwise.
 pub(crate) const DEFAULT_MAX_MESSAGE_LEN: usize = 64 * 1024 * 1024;
 
-/// Settings for a new channel. [`channel`](crate::channel) uses the defaults.
+/// Settings for a new channel. [`channel`](crate::channel) uses the defaults, as do
+/// [`Listener::bind`](crate::Listener::bind) and [`Sender::connect`].
 ///
 /// # Examples
 ///
@@ -32,9 +33,9 @@ pub(crate) const DEFAULT_MAX_MESSAGE_LEN: usize = 64 * 1024 * 1024;
 /// ```
 #[derive(Clone, Debug)]
 pub struct Options {
-    max_message_len: usize,
-    buffer: Option<usize>,
-    spin: Duration,
+    pub(crate) max_message_len: usize,
+    pub(crate) buffer: Option<usize>,
+    pub(crate) spin: Duration,
 }
 
 impl Options {

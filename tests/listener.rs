@@ -25,7 +25,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Uid, chdir, getpid, setgid, setgroups, setuid};
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
-use wormhole::{Error, Listener, Sender, channel};
+use wormhole::{Error, Listener, Options, Sender, channel};
 
 use support::{
     DescriptorLimit, Forked, becomes_ready, forked, in_own_process, open_fds, packet, raw_send,
@@ -562,6 +562,29 @@ fn what_is_accepted_is_one_way_blocking_and_close_on_exec() {
             assert!(!flags.contains(OFlag::O_NONBLOCK));
             let timeout = getsockopt(&fd, sockopt::SendTimeout).unwrap();
             assert_eq!(timeout, nix::sys::time::TimeVal::new(0, 0));
+        }
+    });
+}
+
+#[test]
+fn options_hold_for_both_sides_and_for_clones_of_the_listener() {
+    in_own_process(|| {
+        let (_directory, path) = place();
+        let options = Options::new().max_message_len(4).buffer(4096);
+        let listener = options.bind::<String>(&path).unwrap();
+        for listener in [&listener, &listener.clone()] {
+            let tx = options.connect::<String>(&path).unwrap();
+            let text = "four".to_owned(); // and two quotes
+            let error = tx.send(&text).unwrap_err();
+            assert!(matches!(error, Error::TooLarge { size: 6, limit: 4 }));
+            assert!((0..50).any(|_| matches!(tx.try_send("x".to_owned()), Err(Error::Full))));
+
+            let tx = Sender::<String>::connect(&path).unwrap();
+            tx.send(text).unwrap();
+            let (first, _) = listener.accept().unwrap();
+            assert_eq!(first.recv().unwrap(), "x");
+            let error = listener.accept().unwrap().0.recv().unwrap_err();
+            assert!(matches!(error, Error::TooLarge { size: 6, limit: 4 }));
         }
     });
 }

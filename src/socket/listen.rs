@@ -13,8 +13,8 @@ use rustix::net::{
     listen, shutdown, socket_with, sockopt,
 };
 
-use super::Socket;
 use super::peer::{Peer, credentials};
+use super::{Socket, set_buffer};
 use crate::error::{Error, Result};
 use crate::wait::Wait;
 
@@ -101,15 +101,15 @@ fn unconnected(kind: SocketType, flags: SocketFlags) -> Result<OwnedFd, Errno> {
 }
 
 impl Socket {
-    /// Makes a socket that is to listen. It never blocks.
-    pub(crate) fn unbound() -> Result<Self, Errno> {
+    /// Makes a socket that is to listen. It never blocks. Those that it accepts wait as `spin` says.
+    pub(crate) fn unbound(spin: Duration) -> Result<Self, Errno> {
         // `accept` has no flag for a single call, as `recvmsg` has. So this socket, which only this
         // library's `accept` uses, does not block from its creation on.
         let socket = unconnected(SocketType::SEQPACKET, SocketFlags::NONBLOCK)?;
         // KERNEL: bind(2) makes the file with the mode of the socket's own inode, less the umask, so it
         // never is open to others (`the_socket_file_is_the_owners_alone`).
         fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
-        Ok(Socket::new(socket))
+        Ok(Socket::with_spin(socket, spin))
     }
 
     /// Takes over a listening socket that came from elsewhere, after checking what it is.
@@ -151,7 +151,7 @@ impl Socket {
         // As for a pair: what arrives here is one-way.
         shutdown(&connection, Shutdown::Write)?;
         let peer = credentials(&connection)?;
-        Ok((Socket::new(connection), peer))
+        Ok((Socket::with_spin(connection, self.spin.limit()), peer))
     }
 
     /// Tells whether it was this process, not one that it is a fork of, that made the socket listen.
@@ -162,9 +162,17 @@ impl Socket {
     }
 
     /// Connects, waiting while the queue of those who want to is full.
-    pub(crate) fn connect(address: &Address, wait: Wait) -> Result<Self> {
+    pub(crate) fn connect(
+        address: &Address,
+        wait: Wait,
+        buffer: Option<usize>,
+        spin: Duration,
+    ) -> Result<Self> {
         let failed = |errno: Errno| address.error("connect to", errno);
         let socket = unconnected(SocketType::SEQPACKET, SocketFlags::empty()).map_err(failed)?;
+        if let Some(bytes) = buffer {
+            set_buffer(&socket, bytes)?;
+        }
         // No other process shares this socket yet, so it may have a timeout for a moment.
         let set_timeout = |timeout| {
             sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, timeout).map_err(failed)
@@ -187,7 +195,7 @@ impl Socket {
                     if timeout.is_some() {
                         set_timeout(None)?;
                     }
-                    return Ok(Socket::new(socket));
+                    return Ok(Socket::with_spin(socket, spin));
                 }
                 // KERNEL: a unix socket that was interrupted here has not begun to connect.
                 Err(Errno::INTR | Errno::AGAIN) if left != Some(Duration::ZERO) => {}
