@@ -163,6 +163,7 @@
     test,
     allow(
         clippy::unwrap_used,
+        clippy::indexing_slicing,
         reason = "a unit test that is surprised should panic"
     )
 )]
