@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import resource
 import selectors
@@ -12,9 +13,10 @@ import threading
 import time
 import unittest
 from typing import Any, List
+from unittest import mock
 
 import wormhole
-from wormhole import Receiver, Sender
+from wormhole import Receiver, Sender, _socket, _wait
 
 from .support import Case, fork, open_fds, packet, raw_recv, raw_send
 
@@ -63,11 +65,20 @@ class Channel(Case):
                     tx.try_send(0)
             except wormhole.Full:
                 pass
-            thread = threading.Thread(target=tx.send, args=(1,))
-            thread.start()
-            rx.recv()
-            thread.join(30)
+            waits = threading.Event()
+
+            def until_ready(*arguments: Any) -> None:
+                waits.set()
+                _wait.until_ready(*arguments)
+
+            with mock.patch("wormhole._channel.until_ready", until_ready):
+                thread = threading.Thread(target=tx.send, args=(1,))
+                thread.start()
+                waits.wait(30)
+                rx.recv()
+                thread.join(30)
             self.assertFalse(thread.is_alive())
+            rx.close()  # frees it if it still waits
 
     def test_senders_see_that_every_receiver_is_gone(self) -> None:
         tx, rx = wormhole.channel(int)
@@ -181,8 +192,6 @@ class Channel(Case):
 
 class Sharing(Case):
     def test_no_flag_is_set_on_a_socket(self) -> None:
-        import fcntl
-
         default = socket.getdefaulttimeout()
         socket.setdefaulttimeout(5)
         try:
@@ -238,6 +247,15 @@ class Sharing(Case):
             self.assertEqual(list(rx), [2])
 
     def test_forked_processes_do_not_share_buffers(self) -> None:
+        buffer = _socket._fresh_buffer()
+        child = fork()
+        if child == 0:
+            buffer[0] = 1
+            os._exit(0)
+        os.waitpid(child, 0)
+        self.assertEqual(buffer[0], 0)
+
+    def test_two_processes_echo(self) -> None:
         tx, rx = wormhole.channel(str)
         answer, answers = wormhole.channel(str)
         with tx, rx, answer, answers:
@@ -323,6 +341,27 @@ class Lengths(Case):
             self.assertRaises(wormhole.TooLarge, rx.recv)
             tx.send("12345")
             self.assertEqual(rx.recv(), "12345")
+
+    def test_a_packet_longer_than_the_protocols_is_called_so(self) -> None:
+        tx, rx = wormhole.channel(str, buffer=212_992)
+        with tx, rx:
+            raw_send(tx, packet(b" " * 262_144))
+            with self.assertRaisesRegex(wormhole.Malformed, "262152 bytes is longer"):
+                rx.recv()
+
+    def test_a_file_in_place_of_the_memfd_is_refused(self) -> None:
+        # Of the right size: reading another such file could wait for ever, on a remote host.
+        tx, rx = wormhole.channel(str)
+        with tx, rx, open(__file__, "rb") as file:
+            try:
+                fcntl.fcntl(file, fcntl.F_GET_SEALS)
+            except OSError:
+                pass
+            else:
+                self.skipTest("this file is in memory")
+            raw_send(tx, struct.pack("<Q", os.fstat(file.fileno()).st_size), [file.fileno()])
+            with self.assertRaisesRegex(wormhole.Malformed, "not a memfd"):
+                rx.recv()
 
     def test_a_memfd_that_changes_while_it_is_read_is_an_error_at_worst(self) -> None:
         tx, rx = wormhole.channel(str)

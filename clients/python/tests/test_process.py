@@ -14,7 +14,7 @@ from typing import Any, Dict, Tuple
 import wormhole
 from wormhole import Receiver
 
-from .support import PACKAGE, Case
+from .support import PACKAGE, Case, raw
 
 
 def program(code: str) -> Tuple[str, ...]:
@@ -116,7 +116,8 @@ class Spawn(Case):
         null = os.open("/dev/null", os.O_RDONLY)
         inheritable = os.dup(null)
         os.set_inheritable(inheritable, True)
-        empty = os.dup(a.fileno())
+        stream, _other = socket.socketpair()
+        stream.set_inheritable(True)
         saved = os.environ.get("WORMHOLE_FD")
         try:
             for value, reason in (
@@ -128,7 +129,8 @@ class Spawn(Case):
                 ("9999999999999999999", "is no descriptor"),
                 ("999999", "closed"),
                 (str(a.fileno()), "close-on-exec"),
-                (str(inheritable), "not a|non-socket"),
+                (str(inheritable), "non-socket"),
+                (str(stream.fileno()), "not SOCK_SEQPACKET"),
             ):
                 if value is None:
                     os.environ.pop("WORMHOLE_FD", None)
@@ -138,14 +140,15 @@ class Spawn(Case):
                     wormhole.inherit()
             os.fstat(a.fileno())
             os.fstat(inheritable)
+            os.fstat(stream.fileno())
         finally:
             os.environ.pop("WORMHOLE_FD", None)
             if saved is not None:
                 os.environ["WORMHOLE_FD"] = saved
-            for fd in (null, inheritable, empty):
+            for fd in (null, inheritable):
                 os.close(fd)
-            a.close()
-            b.close()
+            for each in (a, b, stream, _other):
+                each.close()
 
     def test_a_program_that_cannot_be_started_costs_nothing(self) -> None:
         answer, answers = wormhole.channel(int)
@@ -198,6 +201,10 @@ class Connect(Case):
                 for _ in range(10):
                     waiting.append(wormhole.connect(name, timeout=0.01))
             self.assertTrue(waiting)
+            for tx in waiting:
+                with raw(tx) as plain:
+                    left = plain.getsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, 16)
+                    self.assertEqual(left, bytes(16))  # no process that shares it has it
             for tx in waiting:
                 tx.close()
 
