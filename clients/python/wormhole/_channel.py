@@ -163,7 +163,7 @@ class Sender(_End, Generic[T]):
 
     Whatever has a `fileno` may stand in a message: open files, sockets, `Fd`, `Blob`, ends of channels. The other
     side gets a duplicate. It stays open here; with ``move=True`` what the message holds is closed when the call is
-    over, sent or not: that is how an end is handed over.
+    over, sent or not: that is how an end is handed over. (Of a message that cannot be encoded, as far as it was.)
 
     These raise, and nothing was sent then, `Disconnected`, `Encode`, `TooLarge`, `TooManyFds`,
     `TooManyFdsInFlight` or `Io`; and `ValueError` once the sender is closed.

@@ -97,7 +97,7 @@ def spawn(
     takes it, in Rust ``wormhole::inherit``.
 
     `command` and `options` are those of `subprocess.Popen`. What the value holds is closed in this process,
-    whatever happens, so no copy of an end stays behind. The program gets one descriptor more, which its own
+    as by ``send(value, move=True)``, so no copy of an end stays behind. The program gets one descriptor more, which its own
     children do not inherit once it has taken the value.
 
     Blocks until the program is executed. Raises `Encode`, `TooLarge`, `TooManyFds` or `TooManyFdsInFlight` if the
