@@ -261,8 +261,8 @@ fn a_thousand_messages_carry_253_descriptors_each() {
     });
 }
 
-/// How much memory files without a disk take up on this machine, in kB.
-fn shmem() -> u64 {
+/// How much memory files without a disk take up on this machine, in kB. Others may change it meanwhile.
+fn shmem() -> i64 {
     let info = std::fs::read_to_string("/proc/meminfo").unwrap();
     let line = info.lines().find(|line| line.starts_with("Shmem:"));
     let value = line.unwrap().split_whitespace().nth(1).unwrap();
