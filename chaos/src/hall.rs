@@ -1,0 +1,152 @@
+//! The host of a hall: a listener to which clients connect, each a channel of its own.
+
+use std::collections::HashMap;
+use std::io::ErrorKind;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Duration;
+
+use wormhole::{Error, Key, Listener, Peer, Receiver, ReceiverSet, select};
+
+use crate::consumer::use_up;
+use crate::inlet::{Got, account};
+use crate::ledger::{Count, Row, Stream, as_index, ledger};
+use crate::me::{Me, Op, describe};
+use crate::message::Message;
+use crate::part::{Hall, Presence};
+
+/// A client of a hall, and what is known of it.
+#[derive(Debug)]
+struct Client {
+    peer: Peer,
+    stream: Option<usize>,
+}
+
+/// Listens, takes what all clients send, and ends when there can be no more of them.
+pub(crate) fn host(me: &mut Me, hall: &Hall) -> anyhow::Result<()> {
+    let channel = hall.channel as usize;
+    let Presence::Host(presence) = &hall.presence else {
+        anyhow::bail!("a host has the end of a client");
+    };
+    let listener = listen(me, hall)?;
+    let mut set = ReceiverSet::new()?;
+    let mut clients = HashMap::new();
+    let mut is_open = true;
+    loop {
+        me.doing(Op::Accept, Some(channel));
+        me.receiving(1);
+        if is_open {
+            select! {
+                recv(presence) -> gone => match gone {
+                    Err(Error::Disconnected) => is_open = false,
+                    other => me.violation(format_args!("presence: {other:?}")),
+                },
+                ready(listener) => {}
+                ready(set) => {}
+            }
+        }
+        // Those who have connected before the last of them said goodbye are still waiting here.
+        while let Some((rx, peer)) = accepted(me, listener.try_accept()) {
+            clients.insert(set.add(rx)?, Client { peer, stream: None });
+        }
+        let received = match is_open {
+            true => set.try_recv(),
+            false => set.recv(),
+        };
+        match received {
+            Err(Error::Empty) => {}
+            Err(Error::Disconnected) if !is_open => break,
+            Err(Error::Disconnected) => {} // no client at the moment
+            Err(error) => me.violation(format_args!("the set of a hall: {}", describe(&error))),
+            Ok((key, received)) => from_client(me, channel, &mut clients, key, received),
+        }
+        me.receiving(0);
+        me.rest();
+    }
+    me.receiving(0);
+    Ok(())
+}
+
+fn listen(me: &mut Me, hall: &Hall) -> anyhow::Result<Listener<Message>> {
+    let mut patience = 1000;
+    loop {
+        match Listener::bind(&hall.path) {
+            Ok(listener) => return Ok(listener),
+            // A child of the one that was killed may live for another moment.
+            Err(Error::Address { source, .. })
+                if source.kind() == ErrorKind::AddrInUse && patience > 0 =>
+            {
+                patience -= 1;
+                thread::sleep(Duration::from_millis(1));
+            }
+            Err(error) => {
+                let (path, error) = (hall.path.escape_debug(), describe(&error));
+                me.violation(format_args!("listen at {path}: {error}"));
+                anyhow::bail!("nowhere to listen");
+            }
+        }
+    }
+}
+
+fn accepted(
+    me: &Me,
+    accepted: wormhole::Result<(Receiver<Message>, Peer)>,
+) -> Option<(Receiver<Message>, Peer)> {
+    match accepted {
+        Ok(client) => Some(client),
+        Err(Error::Empty) => None,
+        Err(error) => {
+            me.violation(format_args!("accept: {}", describe(&error)));
+            None
+        }
+    }
+}
+
+fn from_client(
+    me: &mut Me,
+    channel: usize,
+    clients: &mut HashMap<Key, Client>,
+    key: Key,
+    received: wormhole::Result<Message>,
+) {
+    let Some(client) = clients.get_mut(&key) else {
+        me.violation("a message of a client that is not there");
+        return;
+    };
+    if matches!(received, Err(Error::Disconnected)) {
+        ledger().add(Count::Disconnects, 1);
+        if let Some(stream) = client.stream {
+            let seen = ledger().stream(stream, Stream::EndSeen);
+            seen.store(1, Ordering::SeqCst);
+        }
+        clients.remove(&key);
+        return;
+    }
+    let received = received.map(|message| (message, Vec::new()));
+    let Got::Message(arrived) = account(me, channel, received) else {
+        return;
+    };
+    let stream = arrived.message.stream as usize;
+    match client.stream {
+        Some(known) if known == stream => {}
+        Some(known) => me.violation(format_args!(
+            "a message of stream {stream} from the client of {known}"
+        )),
+        None => {
+            client.stream = Some(stream);
+            let acceptor = ledger().stream(stream, Stream::Acceptor);
+            acceptor.store(me.row as u64 + 1, Ordering::SeqCst);
+            let sender = ledger().stream(stream, Stream::Sender);
+            let row = as_index(sender.load(Ordering::SeqCst)).saturating_sub(1);
+            let pid = ledger().row(row, Row::Pid).load(Ordering::SeqCst);
+            if client.peer.pid.map(u64::from) != Some(pid) {
+                let peer = &client.peer;
+                me.violation(format_args!(
+                    "{peer:?} is said to have sent what {pid} sent"
+                ));
+            }
+        }
+    }
+    me.receiving(0);
+    use_up(me, *arrived);
+}

@@ -1,0 +1,149 @@
+//! An actor, from beginning to end: whatever its part, it leaves nothing open.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::fd::{AsFd, RawFd};
+use std::sync::atomic::Ordering;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use wormhole::channel;
+
+use crate::consumer;
+use crate::hall;
+use crate::inlet::Inlets;
+use crate::ledger::{Count, Row, ended, ledger};
+use crate::me::{Me, Op};
+use crate::part::Part;
+use crate::plan::Role;
+use crate::producer::{self, Supplies};
+use crate::random::Random;
+use crate::sabotage::Sabotage;
+
+/// Plays a part to its end, and checks that what was open before is open after it, but for what was in the part.
+/// `before_arrival` is what was open before a part that came in a message.
+pub(crate) fn play(part: Part, before_arrival: Option<BTreeMap<RawFd, String>>) {
+    let mut me = Me {
+        row: part.row as usize,
+        actor: part.actor as usize,
+        random: Random::of(&[part.seed, u64::from(part.row)]),
+        pause: part.pause,
+        sabotage: part.sabotage,
+    };
+    let pid = ledger().row(me.row, Row::Pid);
+    pid.store(u64::from(std::process::id()), Ordering::SeqCst);
+    me.doing(Op::Begin, None);
+    let expected = before_arrival.unwrap_or_else(|| {
+        let mut open = open_fds();
+        part.fds()
+            .iter()
+            .for_each(|number| drop(open.remove(number)));
+        open
+    });
+    let end = perform(&mut me, part);
+    me.doing(Op::End, None);
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or_default();
+    let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    let open = open_fds();
+    if open != expected {
+        let (more, fewer) = (minus(&open, &expected), minus(&expected, &open));
+        me.violation(format_args!("left open: {more:?}, closed: {fewer:?}"));
+    }
+    let word = ledger().row(me.row, Row::End);
+    word.fetch_or(end, Ordering::SeqCst);
+}
+
+/// Plays the part, and gives how it ended.
+fn perform(me: &mut Me, part: Part) -> u64 {
+    if let Some(sabotage) = part.sabotage {
+        sabotage_everything(me, sabotage);
+    }
+    match set_up_and_run(me, part) {
+        Ok(true) => ended::WELL,
+        Ok(false) => ended::LEFT,
+        Err(error) => {
+            me.violation(format_args!("{error:#}"));
+            ended::LEFT
+        }
+    }
+}
+
+/// Says whether it went on to the end, rather than until nobody wanted it.
+fn set_up_and_run(me: &mut Me, part: Part) -> anyhow::Result<bool> {
+    let inlets = Inlets::new(part.inputs, part.set)?;
+    let supplies = Supplies::new(me)?;
+    if let Some(spare) = part.spare_fds {
+        limit_fds(spare)?;
+    }
+    match (part.role, part.hall) {
+        (Role::Consumer, _) => consumer::consume(me, inlets),
+        (Role::Relay, _) => {
+            drop(supplies);
+            return Ok(consumer::relay(me, inlets, part.outputs));
+        }
+        (Role::Producer, _) => return Ok(producer::produce(me, part.outputs, supplies)),
+        (Role::Client, Some(hall)) => producer::visit(me, hall, supplies),
+        (Role::Host, Some(hall)) => hall::host(me, &hall)?,
+        (Role::Client | Role::Host, None) => anyhow::bail!("no hall to go to"),
+    }
+    Ok(true)
+}
+
+/// Does wrong what is not about a single message.
+fn sabotage_everything(me: &mut Me, sabotage: Sabotage) {
+    let chosen = me.random.chance(300);
+    match sabotage {
+        Sabotage::LeakFd if chosen => {
+            std::mem::forget(std::io::stdin().as_fd().try_clone_to_owned());
+        }
+        Sabotage::Hang if chosen => {
+            ledger().add(Count::Sabotaged, 1);
+            me.doing(Op::Receive, None);
+            if let Ok((_tx, rx)) = channel::<()>() {
+                let _ = rx.recv();
+            }
+        }
+        Sabotage::Panic if chosen => {
+            ledger().add(Count::Sabotaged, 1);
+            panic!("sabotage");
+        }
+        _ => return,
+    }
+    ledger().add(Count::Sabotaged, 1);
+}
+
+/// Leaves this process with so many more descriptors than it has.
+fn limit_fds(spare: u64) -> nix::Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let highest = open_fds().into_keys().max().unwrap_or_default();
+    let limit = u64::try_from(highest).unwrap_or_default() + 1 + spare;
+    setrlimit(Resource::RLIMIT_NOFILE, limit.min(hard), hard)
+}
+
+/// The open descriptors of this process, and what each one is.
+pub(crate) fn open_fds() -> BTreeMap<RawFd, String> {
+    let mut fds = BTreeMap::new();
+    for entry in fs::read_dir("/proc/self/fd")
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        let link = fs::read_link(entry.path()).unwrap_or_default();
+        let number = entry.file_name().to_str().map(str::parse);
+        // The descriptor that reads the list is in the list.
+        if let (Some(Ok(number)), false) = (number, link.starts_with("/proc/")) {
+            fds.insert(number, link.display().to_string());
+        }
+    }
+    fds
+}
+
+/// Those that are in one list and not, or not the same, in the other.
+pub(crate) fn minus(
+    these: &BTreeMap<RawFd, String>,
+    those: &BTreeMap<RawFd, String>,
+) -> Vec<String> {
+    let differs = |(number, link): &(&RawFd, &String)| those.get(number) != Some(link);
+    let rest = these.iter().filter(differs);
+    rest.map(|(number, link)| format!("{number} {link}"))
+        .collect()
+}
