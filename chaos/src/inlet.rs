@@ -166,7 +166,7 @@ fn from_set(
 fn from_one(rx: &Receiver<Message>, me: &mut Me) -> Received {
     let timeout = Duration::from_micros(me.random.below(20_000));
     let bare = |message: wormhole::Result<Message>| message.map(|message| (message, Vec::new()));
-    match me.random.below(60) {
+    match me.random.below(300) {
         // These refuse messages with descriptors that nobody claims, so they are rare.
         0 => bare(rx.recv()),
         1 => bare(rx.try_recv()),
@@ -177,13 +177,13 @@ fn from_one(rx: &Receiver<Message>, me: &mut Me) -> Received {
             recv(rx) -> message => bare(message),
             default(timeout) => Err(Error::TimedOut),
         },
-        6..=40 => rx.recv_with_fds(),
+        6..=200 => rx.recv_with_fds(),
         way => {
             let mut select = Select::new();
             select.recv(rx);
             let selected = match way {
-                41..=45 => select.select()?,
-                46..=52 => select.select_timeout(timeout)?,
+                201..=225 => select.select()?,
+                226..=260 => select.select_timeout(timeout)?,
                 _ => select.try_select()?.ok_or(Error::Empty)?,
             };
             selected.recv_with_fds(rx)
@@ -195,7 +195,7 @@ fn from_one(rx: &Receiver<Message>, me: &mut Me) -> Received {
 fn from_several(inlets: &[Inlet], me: &mut Me) -> (usize, Received) {
     let timeout = Duration::from_micros(me.random.below(20_000));
     if let [one, two] = inlets {
-        if me.random.chance(20) {
+        if me.random.chance(10) {
             let bare =
                 |message: wormhole::Result<Message>| message.map(|message| (message, Vec::new()));
             return select! {

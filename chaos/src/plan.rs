@@ -238,7 +238,7 @@ impl Plan {
                 7..=8 => Duration::from_micros(random.between(20, 1000)),
                 _ => Duration::from_micros(random.between(1000, 10_000)),
             },
-            spare_fds: random.chance(200).then(|| random.between(1, 15)),
+            spare_fds: random.chance(250).then(|| random.below(12)),
             set: random.chance(300),
         });
         self.actors.len() - 1

@@ -1,7 +1,7 @@
 //! An actor, from beginning to end: whatever its part, it leaves nothing open.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::os::fd::{AsFd, RawFd};
 use std::sync::atomic::Ordering;
 
@@ -71,9 +71,7 @@ fn perform(me: &mut Me, part: Part) -> u64 {
 fn set_up_and_run(me: &mut Me, part: Part) -> anyhow::Result<bool> {
     let inlets = Inlets::new(part.inputs, part.set)?;
     let supplies = Supplies::new(me)?;
-    if let Some(spare) = part.spare_fds {
-        limit_fds(spare)?;
-    }
+    let _fillers = part.spare_fds.map(limit_fds).transpose()?;
     match (part.role, part.hall) {
         (Role::Consumer, _) => consumer::consume(me, inlets),
         (Role::Relay, _) => {
@@ -111,12 +109,15 @@ fn sabotage_everything(me: &mut Me, sabotage: Sabotage) {
     ledger().add(Count::Sabotaged, 1);
 }
 
-/// Leaves this process with so many more descriptors than it has.
-fn limit_fds(spare: u64) -> nix::Result<()> {
+/// Leaves this process with so many more descriptors than it has, and gives what fills the gaps between those.
+fn limit_fds(spare: u64) -> anyhow::Result<Vec<File>> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     let highest = open_fds().into_keys().max().unwrap_or_default();
-    let limit = u64::try_from(highest).unwrap_or_default() + 1 + spare;
-    setrlimit(Resource::RLIMIT_NOFILE, limit.min(hard), hard)
+    let limit = u64::try_from(highest)? + 1;
+    setrlimit(Resource::RLIMIT_NOFILE, limit, hard)?;
+    let fillers = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
+    setrlimit(Resource::RLIMIT_NOFILE, (limit + spare).min(hard), hard)?;
+    Ok(fillers)
 }
 
 /// The open descriptors of this process, and what each one is.

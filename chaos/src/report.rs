@@ -35,6 +35,7 @@ impl Report {
         let all = &mut self.verdicts;
         all.sent += verdict.sent;
         all.received += verdict.received;
+        all.sent_unknown += verdict.sent_unknown;
         all.died_in_hands += verdict.died_in_hands;
         all.died_in_queues += verdict.died_in_queues;
         for (index, count) in self.counts.iter_mut().enumerate() {
@@ -76,6 +77,10 @@ impl fmt::Display for Report {
         let rows = [
             ("messages sent", lost.sent),
             ("messages received", lost.received),
+            (
+                "  whose sender was killed before it knew",
+                lost.sent_unknown,
+            ),
             ("  died with a killed receiver", lost.died_in_hands),
             (
                 "  died in the queue of the last reader",

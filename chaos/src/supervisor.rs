@@ -332,7 +332,7 @@ impl Supervisor {
                 .spawn();
             drop(child.context("a child to be forgotten")?);
         }
-        let patience = Instant::now() + Duration::from_secs(10);
+        let patience = Instant::now() + Duration::from_secs(5);
         loop {
             spawn((), |()| ())
                 .and_then(wormhole::Child::join)

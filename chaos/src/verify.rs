@@ -18,6 +18,8 @@ pub(crate) struct Verdict {
     pub(crate) violations: Vec<String>,
     pub(crate) sent: u64,
     pub(crate) received: u64,
+    /// Of these, the ones whose sender was killed before it knew that it had sent them.
+    pub(crate) sent_unknown: u64,
     /// Missing, and rightly so: killed with a receiver, or queued when the last one died.
     pub(crate) died_in_hands: u64,
     pub(crate) died_in_queues: u64,
@@ -141,6 +143,7 @@ fn examine(
         }
         if received(&state) {
             verdict.received += 1;
+            verdict.sent_unknown += u64::from(state & entry::SENT == 0);
             let receiver = as_index(state >> entry::RECEIVER);
             match held.get_mut(receiver) {
                 Some(held) => *held += u64::from(state & entry::FINISHED == 0),
