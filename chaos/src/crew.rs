@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use wormhole::{Child, ChildEnd, Error};
 
 use crate::ledger::{Count, Row, ended, ledger};
 use crate::me::Me;
+use crate::procs::pid_of;
 
 /// How a supervisor gets at a process.
 #[derive(Debug)]
@@ -94,7 +94,7 @@ impl Running {
             Handle::Veteran(pid) => *pid,
             Handle::Abandoned => return Ok(false),
         };
-        match kill(Pid::from_raw(pid.cast_signed()), signal) {
+        match kill(pid_of(pid)?, signal) {
             Ok(()) => Ok(true),
             Err(Errno::ESRCH) => Ok(false),
             Err(errno) => Err(errno).context("send a signal"),

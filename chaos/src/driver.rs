@@ -9,7 +9,6 @@ use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use nix::sys::prctl::set_child_subreaper;
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use tempfile::TempDir;
 use wormhole::{Child, Sender, channel, select, spawn, spawn_command};
 
@@ -18,7 +17,7 @@ use crate::ledger::{Count, ROWS, ledger};
 use crate::part::Part;
 use crate::plan::{Plan, VETERANS};
 use crate::play::{minus, open_fds};
-use crate::procs::{children, own_memory, reap_orphans};
+use crate::procs::{children, own_memory, pid_of, reap_orphans};
 use crate::report::Report;
 use crate::settle;
 use crate::supervisor::{Charge, supervise};
@@ -88,7 +87,7 @@ fn any_seed() -> u64 {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
-    u64::from(now.subsec_nanos()) ^ now.as_secs() % 1_000_000
+    u64::from(now.subsec_nanos()) ^ (now.as_secs() % 1_000_000)
 }
 
 struct Driver<'a> {
@@ -204,7 +203,11 @@ impl<'a> Driver<'a> {
                     stopped.push((Instant::now() + *length, *cluster));
                 }
             }
-            for (_, cluster) in stopped.extract_if(.., |(until, _)| *until <= Instant::now()) {
+            let (due, later): (Vec<_>, Vec<_>) = stopped
+                .into_iter()
+                .partition(|stop| stop.0 <= Instant::now());
+            stopped = later;
+            for (_, cluster) in due {
                 if let Some(Some(child)) = supervisors.get(cluster) {
                     signal(child, Signal::SIGCONT)?;
                 }
@@ -314,5 +317,5 @@ impl<'a> Driver<'a> {
 
 fn signal(child: &Child<()>, signal: Signal) -> anyhow::Result<()> {
     // It has not been joined, so the number is still its own.
-    kill(Pid::from_raw(child.pid().cast_signed()), signal).with_context(|| format!("send {signal}"))
+    kill(pid_of(child.pid())?, signal).with_context(|| format!("send {signal}"))
 }

@@ -40,11 +40,14 @@ pub(crate) enum Got {
 
 type Received = wormhole::Result<(Message, Vec<OwnedFd>)>;
 
+/// The places and channels of the receivers of a set.
+type Places = HashMap<Key, (usize, usize)>;
+
 /// All that an actor receives from.
 #[derive(Debug)]
 pub(crate) struct Inlets {
     single: Vec<Inlet>,
-    set: Option<(ReceiverSet<Message>, HashMap<Key, (usize, usize)>)>,
+    set: Option<(ReceiverSet<Message>, Places)>,
 }
 
 #[derive(Debug)]
@@ -130,11 +133,7 @@ impl Inlets {
 }
 
 /// Receives in one of several ways from a set.
-fn from_set(
-    set: &mut ReceiverSet<Message>,
-    keys: &mut HashMap<Key, (usize, usize)>,
-    me: &mut Me,
-) -> (usize, Received) {
+fn from_set(set: &mut ReceiverSet<Message>, keys: &mut Places, me: &mut Me) -> (usize, Received) {
     let timeout = Duration::from_micros(me.random.below(20_000));
     let received = match me.random.below(4) {
         0 => set.recv(),

@@ -215,10 +215,9 @@ impl Outlet {
         if me.sabotages(Sabotage::Tear) {
             message.wide ^= 1 << 64;
         }
-        if message.files.len() > 1 && message.tags[0] != message.tags[1] {
-            if me.sabotages(Sabotage::SwapFds) {
-                message.files.swap(0, 1);
-            }
+        let differ = message.tags.len() > 1 && message.tags[0] != message.tags[1];
+        if differ && me.sabotages(Sabotage::SwapFds) {
+            message.files.swap(0, 1);
         }
         None
     }

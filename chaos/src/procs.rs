@@ -39,6 +39,11 @@ pub(crate) fn reap_orphans(own: &[u32]) -> nix::Result<u64> {
     }
 }
 
+/// A process id as signals want it.
+pub(crate) fn pid_of(number: u32) -> anyhow::Result<Pid> {
+    Ok(Pid::from_raw(i32::try_from(number)?))
+}
+
 /// The children of this process, dead or alive.
 pub(crate) fn children() -> Vec<u32> {
     let own = std::process::id().to_string();

@@ -55,7 +55,7 @@ impl Supplies {
         let mut message = Message {
             text: text(random, usize::try_from(len).expect("a short text")),
             real: f64::from_bits(random.next()),
-            wide: i128::from(random.next().cast_signed()) << 60,
+            wide: i128::from(random.next()) * -i128::from(random.next() >> 2),
             ..Message::new()
         };
         if !message.real.is_finite() {

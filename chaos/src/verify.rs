@@ -197,7 +197,7 @@ fn may_die_in_queue(plan: &Plan, index: usize, to: usize) -> bool {
         (Kind::Hall, 0) => readers.any(|actor| incarnations(actor).any(is_dead)),
         (Kind::Hall, acceptor) => is_dead(as_index(acceptor) - 1),
         // Only the last incarnation: before that, others came after.
-        _ => readers.all(|actor| incarnations(actor).last().is_none_or(is_dead)),
+        _ => readers.all(|actor| incarnations(actor).next_back().is_none_or(is_dead)),
     }
 }
 
