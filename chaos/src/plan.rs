@@ -264,7 +264,10 @@ impl Plan {
             actor.restarts &= all.all(|&channel| self.channels[channel].kind != Kind::Mortal);
         }
         let millis = u64::try_from(self.duration.as_millis()).expect("an epoch is short");
-        let count = random.between(1, 3) * self.actors.len() as u64 / 2;
+        let mut count = random.between(1, 3) * self.actors.len() as u64 / 2;
+        if random.chance(250) {
+            count *= 5; // hardly anybody lives to see the end
+        }
         for _ in 0..count {
             let fault = Fault {
                 at: Duration::from_millis(random.below(millis + 300)), // some in the drain
