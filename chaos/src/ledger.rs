@@ -52,6 +52,7 @@ pub(crate) enum Count {
     Unclaimed,
     Full,
     TimedOut,
+    InFlight,
     Refused,
     Undeliverable,
     Connections,

@@ -192,6 +192,7 @@ impl Outlet {
                 }
                 Err(Error::TimedOut) => ledger().add(Count::TimedOut, 1),
                 Err(Error::TooManyFdsInFlight) if patience > 0 => {
+                    ledger().add(Count::InFlight, 1);
                     patience -= 1;
                     thread::sleep(Duration::from_millis(1));
                 }

@@ -89,6 +89,10 @@ impl fmt::Display for Report {
             ("  lost descriptors (FdsLost)", self.count(Count::FdsLost)),
             ("  unclaimed (UnexpectedFds)", self.count(Count::Unclaimed)),
             (
+                "sends put off (TooManyFdsInFlight)",
+                self.count(Count::InFlight),
+            ),
+            (
                 "sends refused, out of descriptors",
                 self.count(Count::Refused),
             ),

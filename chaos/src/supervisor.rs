@@ -12,7 +12,7 @@ use anyhow::{Context, bail};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use serde::Serialize;
-use wormhole::{Options, Receiver, Select, Sender, spawn, spawn_command};
+use wormhole::{Error, Options, Receiver, Select, Sender, spawn, spawn_command};
 
 use crate::crew::{Handle, Running};
 use crate::ledger::{self, Count, ROWS, Row, ended, ledger};
@@ -161,36 +161,45 @@ impl Supervisor {
         };
         let number = ledger().row(row, Row::Actor);
         number.store(actor as u64 + 1, Ordering::SeqCst);
-        let part = self.part(actor, row)?;
-        let how = self.plan.actors[actor].how;
-        let handle = match how {
-            How::Spawn | How::Abandon => {
-                let child = spawn(part, |part| {
-                    let _ = set_pdeathsig(Signal::SIGKILL);
-                    play(part, None);
-                });
-                let child = child.context("spawn")?;
-                match how {
-                    How::Abandon => Handle::Abandoned,
-                    _ => Handle::Child(child),
+        let mut patience = 5000;
+        let handle = loop {
+            let part = self.part(actor, row)?;
+            match self.hand_out(part, self.plan.actors[actor].how) {
+                Err(Error::TooManyFdsInFlight) if patience > 0 => {
+                    patience -= 1;
+                    thread::sleep(Duration::from_millis(1));
                 }
-            }
-            How::Command => {
-                let mut command = Command::new("/proc/self/exe");
-                command.args(["--actor-of", &ledger().path()]);
-                Handle::Program(spawn_command(command, part).context("spawn a program")?)
-            }
-            How::Veteran(number) => {
-                let Some((pid, veteran)) = self.charge.veterans.get(number) else {
-                    bail!("no veteran {number}");
-                };
-                veteran.send(part).context("send a part")?;
-                Handle::Veteran(*pid)
+                handle => break handle.context("start an actor")?,
             }
         };
         ledger().add(Count::Spawned, 1);
         self.running.push(Running::new(actor, row, handle));
         Ok(())
+    }
+
+    /// Starts a process with this part, or gives it to one that runs.
+    fn hand_out(&self, part: Part, how: How) -> wormhole::Result<Handle> {
+        let play = |part| {
+            let _ = set_pdeathsig(Signal::SIGKILL);
+            play(part, None);
+        };
+        Ok(match how {
+            How::Spawn => Handle::Child(spawn(part, play)?),
+            How::Abandon => {
+                drop(spawn(part, play)?);
+                Handle::Abandoned
+            }
+            How::Command => {
+                let mut command = Command::new("/proc/self/exe");
+                command.args(["--actor-of", &ledger().path()]);
+                Handle::Program(spawn_command(command, part)?)
+            }
+            How::Veteran(number) => {
+                let (pid, veteran) = &self.charge.veterans[number];
+                veteran.send(part)?;
+                Handle::Veteran(*pid)
+            }
+        })
     }
 
     fn part(&self, actor: usize, row: usize) -> anyhow::Result<Part> {
@@ -295,7 +304,7 @@ impl Supervisor {
             select.ready(child);
         }
         match select.select_timeout(timeout) {
-            Ok(_) | Err(wormhole::Error::TimedOut) => {}
+            Ok(_) | Err(Error::TimedOut) => {}
             Err(error) => {
                 let error = describe(&error);
                 self.me
