@@ -58,6 +58,7 @@ pub(crate) enum Count {
     Connections,
     Spawned,
     Nested,
+    Ticks,
     Sabotaged,
     /// How many there are.
     Len,

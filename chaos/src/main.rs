@@ -27,6 +27,7 @@ mod report;
 mod sabotage;
 mod shared;
 mod supervisor;
+mod ticks;
 mod verify;
 mod veteran;
 mod watch;

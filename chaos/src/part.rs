@@ -25,6 +25,7 @@ pub(crate) struct Part {
     pub(crate) pause: Duration,
     pub(crate) spare_fds: Option<u64>,
     pub(crate) set: bool,
+    pub(crate) tick: Option<Duration>,
     pub(crate) sabotage: Option<Sabotage>,
 }
 

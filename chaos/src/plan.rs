@@ -94,6 +94,8 @@ pub(crate) struct ActorPlan {
     pub(crate) spare_fds: Option<u64>,
     /// Whether it receives through a `ReceiverSet`.
     pub(crate) set: bool,
+    /// How often a signal interrupts it.
+    pub(crate) tick: Option<Duration>,
 }
 
 /// What befalls an actor.
@@ -240,6 +242,9 @@ impl Plan {
             },
             spare_fds: random.chance(250).then(|| random.below(12)),
             set: random.chance(300),
+            tick: random
+                .chance(150)
+                .then(|| Duration::from_micros(random.between(700, 5000))),
         });
         self.actors.len() - 1
     }

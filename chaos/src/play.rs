@@ -18,6 +18,7 @@ use crate::plan::Role;
 use crate::producer::{self, Supplies};
 use crate::random::Random;
 use crate::sabotage::Sabotage;
+use crate::ticks::Ticking;
 
 /// Plays a part to its end, and checks that what was open before is open after it, but for what was in the part.
 /// `before_arrival` is what was open before a part that came in a message.
@@ -39,7 +40,12 @@ pub(crate) fn play(part: Part, before_arrival: Option<BTreeMap<RawFd, String>>) 
             .for_each(|number| drop(open.remove(number)));
         open
     });
+    let ticking = part.tick.map(Ticking::start).transpose();
     let end = perform(&mut me, part);
+    match ticking {
+        Ok(ticking) => drop(ticking),
+        Err(errno) => me.violation(format_args!("a timer: {errno}")),
+    }
     me.doing(Op::End, None);
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or_default();
     let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);

@@ -112,6 +112,7 @@ impl fmt::Display for Report {
             ("faults survived", faults),
             ("  kill -9", self.count(Count::Kills)),
             ("  SIGSTOP and SIGCONT", self.count(Count::Stops)),
+            ("signals of timers", self.count(Count::Ticks)),
             ("orphans reaped", self.orphans),
             (
                 "peak memory of a process that lives on, KiB",

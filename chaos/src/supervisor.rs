@@ -215,6 +215,7 @@ impl Supervisor {
             pause: plan.pause,
             spare_fds: plan.spare_fds,
             set: plan.set,
+            tick: plan.tick,
             sabotage: self.charge.sabotage,
         };
         for &channel in plan.inputs.iter().chain(&plan.outputs) {
