@@ -23,6 +23,12 @@ pub(crate) enum Promise {
         count: u32,
         feed: Sender<u64>,
     },
+    /// Fills the channel, and then goes on as fast as there is room.
+    Lockstep {
+        gift: u32,
+        items: Sender<u64>,
+        notes: Sender<()>,
+    },
 }
 
 /// Makes a channel to give away. `None` if this process has no descriptors left for one.
@@ -30,6 +36,12 @@ pub(crate) fn make(me: &mut Me) -> Option<(Gift, Promise)> {
     let gift = ledger().next(Count::NextGift, GIFTS)?;
     let gift = u32::try_from(gift).expect("below the size of the ledger");
     let count = u32::try_from(me.random.below(20)).expect("below 20");
+    if me.random.chance(50) {
+        let ((items, rx), (notes, noted)) = (channel().ok()?, channel().ok()?);
+        let promise = Promise::Lockstep { gift, items, notes };
+        let (items, notes) = (rx, noted);
+        return Some((Gift::Lockstep { gift, items, notes }, promise));
+    }
     match channel() {
         Ok((tx, rx)) if me.random.chance(500) => {
             let promise = Promise::Reply { gift, answers: rx };
@@ -73,7 +85,11 @@ pub(crate) fn take(me: &mut Me, gift: Gift) {
         }
         Gift::Feed { gift, items, .. } => {
             me.doing(Op::Listen, None);
-            listen(me, gift, &items);
+            listen(me, gift, 0, &items);
+        }
+        Gift::Lockstep { gift, items, notes } => {
+            me.doing(Op::Follow, None);
+            follow(me, gift, &items, &notes);
         }
     }
 }
@@ -83,20 +99,84 @@ pub(crate) fn keep(me: &mut Me, promise: Promise) {
     match promise {
         Promise::Reply { gift, answers } => {
             me.doing(Op::AwaitReply, None);
-            listen(me, gift, &answers);
+            listen(me, gift, 0, &answers);
         }
         Promise::Feed { gift, count, feed } => {
             me.doing(Op::Feed, None);
             give(me, gift, count, &feed);
         }
+        Promise::Lockstep { gift, items, notes } => {
+            me.doing(Op::Lead, None);
+            lead(me, gift, &items, &notes);
+        }
     }
 }
 
+/// Notes that one more was tried or sent.
+fn add(gift: u32, field: ledger::Gift) {
+    let word = ledger().gift(gift as usize, field);
+    word.fetch_add(1, Ordering::SeqCst);
+}
+
+/// How many steps two processes take together.
+const STEPS: u32 = 8;
+
+/// Fills a channel, says so, and then sends one item more each time that there is room, and says so.
+///
+/// The other side waits for that before it takes the next. If a blocked sender were not to notice that there is
+/// room for one message, both would wait for ever.
+fn lead(me: &Me, gift: u32, items: &Sender<u64>, notes: &Sender<()>) {
+    let mut filled = None;
+    for place in 0.. {
+        if filled.is_some_and(|filled| place == filled + STEPS) {
+            return;
+        }
+        add(gift, ledger::Gift::Tried);
+        let item = item(gift, place);
+        let mut sent = match filled {
+            None => items.try_send(item),
+            Some(_) => items.send(item),
+        };
+        if let (None, Err(Error::Full)) = (filled, &sent) {
+            filled = Some(place);
+            sent = notes.send(()).and_then(|()| items.send(item));
+        }
+        if sent.is_ok() {
+            add(gift, ledger::Gift::Sent);
+            if filled.is_some() {
+                sent = notes.send(());
+            }
+        }
+        match sent {
+            Ok(()) => {}
+            Err(Error::Disconnected) => return,
+            Err(error) => {
+                let error = describe(&error);
+                me.violation(format_args!("send {place} of gift {gift}: {error}"));
+                return;
+            }
+        }
+    }
+}
+
+fn follow(me: &mut Me, gift: u32, items: &Receiver<u64>, notes: &Receiver<()>) {
+    let mut place = 0;
+    // The first says that the channel is full.
+    while place < STEPS && notes.recv().is_ok() {
+        match items.recv() {
+            Ok(number) if number == item(gift, place) => place += 1,
+            Err(Error::Disconnected) => break,
+            wrong => {
+                me.violation(format_args!("gift {gift}: {wrong:?} at place {place}"));
+                return;
+            }
+        }
+    }
+    listen(me, gift, place, items);
+}
+
 fn give(me: &mut Me, gift: u32, count: u32, tx: &Sender<u64>) {
-    let add = |field| {
-        let word = ledger().gift(gift as usize, field);
-        word.fetch_add(1, Ordering::SeqCst);
-    };
+    let add = |field| add(gift, field);
     for place in 0..count {
         add(ledger::Gift::Tried);
         if me.sabotages(Sabotage::ShortReply) {
@@ -121,8 +201,8 @@ fn give(me: &mut Me, gift: u32, count: u32, tx: &Sender<u64>) {
     }
 }
 
-fn listen(me: &mut Me, gift: u32, rx: &Receiver<u64>) {
-    let mut place = 0;
+/// Receives all that comes from a place on, and checks that it is all.
+fn listen(me: &mut Me, gift: u32, mut place: u32, rx: &Receiver<u64>) {
     loop {
         let received = match me.random.below(2) {
             0 => rx.recv(),

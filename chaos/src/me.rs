@@ -21,6 +21,8 @@ pub(crate) enum Op {
     Feed,
     Reply,
     Listen,
+    Lead,
+    Follow,
     Nested,
     Rest,
     Supervise,
@@ -28,7 +30,7 @@ pub(crate) enum Op {
     End,
 }
 
-const OPS: [Op; 14] = [
+const OPS: [Op; 16] = [
     Op::Begin,
     Op::Send,
     Op::Receive,
@@ -38,6 +40,8 @@ const OPS: [Op; 14] = [
     Op::Feed,
     Op::Reply,
     Op::Listen,
+    Op::Lead,
+    Op::Follow,
     Op::Nested,
     Op::Rest,
     Op::Supervise,

@@ -51,6 +51,12 @@ pub(crate) enum Gift {
         count: u32,
         items: Receiver<u64>,
     },
+    /// Whoever gets it takes one item at a time from a full channel, and each time waits until there is another.
+    Lockstep {
+        gift: u32,
+        items: Receiver<u64>,
+        notes: Receiver<()>,
+    },
 }
 
 /// The number at a place in the channel of a gift.
@@ -102,6 +108,7 @@ impl Message {
             Some(Gift::Feed { gift, count, .. }) => {
                 sum.add(!(u64::from(*gift) << 32 | u64::from(*count)))
             }
+            Some(Gift::Lockstep { gift, .. }) => sum.add(u64::from(*gift)),
         }
         sum.add_bytes(self.text.as_bytes());
         sum.0
@@ -137,7 +144,13 @@ impl Message {
 
     /// How many descriptors it has, but for those beside it and the memfd of a long text.
     pub(crate) fn fields(&self) -> usize {
-        self.files.len() + usize::from(self.blob.is_some()) + usize::from(self.gift.is_some())
+        self.files.len()
+            + usize::from(self.blob.is_some())
+            + match &self.gift {
+                None => 0,
+                Some(Gift::Reply { .. } | Gift::Feed { .. }) => 1,
+                Some(Gift::Lockstep { .. }) => 2,
+            }
     }
 
     /// The least and the most that its packet can be.

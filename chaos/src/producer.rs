@@ -129,8 +129,8 @@ impl Supplies {
         drop(message); // and with it the copy of the end that was given away
         match promise {
             Some(promise @ Promise::Reply { .. }) => self.replies.push_back(promise),
-            Some(promise @ Promise::Feed { .. }) if sent == Sent::Done => gift::keep(me, promise),
-            Some(Promise::Feed { .. }) | None => {}
+            Some(promise) if sent == Sent::Done => gift::keep(me, promise),
+            _ => {}
         }
         if self.replies.len() > REPLIES {
             self.collect(me);
