@@ -54,7 +54,7 @@ fn one_epoch_can_be_run_again() {
 fn is_found(kind: &str, finding: &str) {
     let (status, text) = chaos(&[
         "--minutes",
-        "1",
+        "4",
         "--seed",
         "5",
         "--epoch-millis",
