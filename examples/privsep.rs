@@ -64,7 +64,7 @@ fn work((script, ask, answers): (String, Sender<String>, Receiver<Answer>)) -> V
 
 /// Gives up all system calls but these, for good.
 fn confine() -> Result<(), Box<dyn Error>> {
-    let transfer = [libc::SYS_sendmsg, libc::SYS_recvmsg, libc::SYS_ppoll];
+    let transfer = [libc::SYS_sendto, libc::SYS_recvmsg, libc::SYS_ppoll];
     let files = [libc::SYS_read, libc::SYS_write, libc::SYS_close];
     let memory = [
         libc::SYS_mmap,
