@@ -1,0 +1,57 @@
+// Package wormhole is typed channels between Linux processes, for Go programs: make a channel, hand one
+// end to another process, send values. It speaks the protocol of the Rust crate wormhole-rs, which the
+// file PROTOCOL.md of the same repository specifies, with the standard library alone.
+//
+//	tx, rx, err := wormhole.Channel[Job]()
+//	err = tx.Send(ctx, Job{Name: "count", Input: file, Reply: reply})
+//	job, err := rx.Recv(ctx)
+//
+// Blocking calls take a context. Its deadline is theirs, and cancelling it wakes them. Close wakes them as
+// well: they return [ErrClosed]. All methods may be called by any number of goroutines at once. A call that
+// waits occupies a thread: the socket is shared with other processes and so never made non-blocking, which
+// Go's network poller would need.
+//
+// # Ends
+//
+// A channel is over for its receivers when every copy of the sender, in every process, is closed, and the other
+// way round: then calls return [ErrDisconnected]. So close what you do not use any more. Sending an end in a
+// message does not close it here: close it after the send, or the channel stays open as long as this process.
+// [CloseAll] closes whatever a message holds. An end that nothing refers to any more is closed when the garbage
+// collector finds out, which is a safety net and no more: it may take for ever. And who holds an end only to
+// keep a channel open must refer to it until then, best by a deferred Close.
+//
+// # Messages
+//
+// A message is a JSON value of the Go type. The struct tags are those of encoding/json, but the encoding
+// is this package's own, for two reasons. A descriptor stands in the text as its number in one message, and
+// encoding/json gives MarshalJSON no way to know which message that is: here the list of descriptors belongs
+// to the encoder of the one message, so any number of goroutines can send and receive, and nothing is shared. And a
+// peer written in Rust is stricter than encoding/json, so this package is as strict, in both directions:
+//
+//   - Keys must match exactly; encoding/json would also take `Name` for `name`. A member that is there twice
+//     is refused, one that is missing as well, unless the field is a pointer or an interface, or has the option
+//     omitempty. Unknown members are ignored.
+//   - null is for pointers and interfaces. A nil slice is written [] and a nil map {}.
+//   - A []byte is a list of numbers, as Rust's Vec<u8> is, not base64. An array has exactly as many elements
+//     as its type says.
+//   - An integer field takes digits alone: 1.0, 1e0 and -0 are refused, and what does not fit. Floats always have
+//     a point or an exponent. NaN and the infinities cannot be sent.
+//   - A field of type any gets numbers as [encoding/json.Number], so that no digit is lost. A *big.Int takes
+//     integers of any size.
+//   - A string that is not UTF-8 cannot be sent; encoding/json would quietly change it. A lone surrogate in an
+//     escape, which it would change as well, is refused.
+//   - More than 127 levels are refused in both directions. That is also how a value that contains itself ends.
+//
+// Types with MarshalJSON, UnmarshalJSON, MarshalText or UnmarshalText are written and read by these methods;
+// descriptors cannot travel in them. A Rust tuple is a struct that embeds [Tuple], a Rust enum one
+// that embeds [Enum].
+//
+// # Descriptors in messages
+//
+// A field, an element, or whatever else in a message may be a *Sender[T], a *Receiver[T], an *os.File or a *[Blob].
+// It travels as a duplicate: the sender keeps its own open. What is received is close-on-exec and
+// belongs to the message; on every error all of it is closed. These pointers must not be nil, unless the field has
+// the option omitempty. For the rest of the standard library, such as a *net.TCPConn, there is its File method.
+//
+// Up to 253 descriptors go with a message, those given to SendWithFds included.
+package wormhole

@@ -1,0 +1,4 @@
+package wormhole
+
+// Not in package syscall, which is frozen.
+const sysMemfdCreate = 279
