@@ -1,9 +1,10 @@
 //! The library itself.
 
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use wormhole::{Blob, Error, Receiver, Sender, channel};
+use wormhole::{Blob, Error, Options, Receiver, Sender, channel, select};
 
 use super::{Bulk, Carrier, Files, Got};
 use crate::Outcome;
@@ -29,6 +30,55 @@ impl<T: Message> Carrier<T> for Wormhole {
             Ok(message) => Got::checked(message == *load),
             Err(Error::Disconnected) => Ok(Got::End),
             Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Without waiting awake.
+pub(crate) struct Asleep;
+
+impl<T: Message> Carrier<T> for Asleep {
+    type Tx = Sender<T>;
+    type Rx = Receiver<T>;
+
+    fn open(_: &T) -> Outcome<(Sender<T>, Receiver<T>)> {
+        Ok(Options::new().spin(Duration::ZERO).channel()?)
+    }
+
+    fn send(tx: &mut Sender<T>, load: &T) -> Outcome<()> {
+        <Wormhole as Carrier<T>>::send(tx, load)
+    }
+
+    fn recv(rx: &mut Receiver<T>, load: &T) -> Outcome<Got> {
+        <Wormhole as Carrier<T>>::recv(rx, load)
+    }
+}
+
+/// By `select!`, beside a channel on which nothing comes.
+pub(crate) struct Selecting;
+
+impl<T: Message> Carrier<T> for Selecting {
+    type Tx = (Sender<T>, Sender<()>);
+    type Rx = (Receiver<T>, Receiver<()>);
+
+    fn open(_: &T) -> Outcome<(Self::Tx, Self::Rx)> {
+        let (tx, rx) = channel()?;
+        let (silent, never) = channel()?;
+        Ok(((tx, silent), (rx, never)))
+    }
+
+    fn send((tx, _): &mut Self::Tx, load: &T) -> Outcome<()> {
+        <Wormhole as Carrier<T>>::send(tx, load)
+    }
+
+    fn recv((rx, never): &mut Self::Rx, load: &T) -> Outcome<Got> {
+        select! {
+            recv(rx) -> received => match received {
+                Ok(message) => Got::checked(message == *load),
+                Err(Error::Disconnected) => Ok(Got::End),
+                Err(error) => Err(error.into()),
+            },
+            recv(never) -> _ => Ok(Got::End),
         }
     }
 }

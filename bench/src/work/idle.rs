@@ -8,7 +8,7 @@ use nix::time::{ClockId, clock_gettime};
 
 use super::many::channels;
 use super::talk::expect;
-use super::{Job, Pace, Row, Unit, every_small};
+use super::{Entry, Job, Pace, Row, Unit, every_small, every_wait};
 use crate::Outcome;
 use crate::message::Message;
 use crate::peer::Carrier;
@@ -29,39 +29,47 @@ const CHANNELS: u32 = 10_000;
 /// The rows of waiting. `descriptors` is how many a process may have.
 pub(super) fn rows(descriptors: u64) -> Vec<Row> {
     let count = channels(CHANNELS, descriptors);
+    let memory = format!("each of {count} channels");
+    let count = u64::from(count);
     vec![
         row(
             "paced",
             "one message a millisecond".to_owned(),
             Unit::Time,
             Pace::Fixed(300, 30),
-            Paced,
+            || every_wait(Paced),
         ),
         row(
             "idle",
             "no message".to_owned(),
             Unit::TimeASecond,
             Pace::Fixed(500, 50),
-            Idle,
+            || every_wait(Idle),
         ),
         row(
             "memory",
-            format!("each of {count} channels"),
+            memory,
             Unit::Bytes,
-            Pace::Fixed(u64::from(count), u64::from(count)),
-            Memory,
+            Pace::Fixed(count, count),
+            || every_small(Memory),
         ),
     ]
 }
 
-fn row(item: &'static str, title: String, unit: Unit, pace: Pace, job: impl Job) -> Row {
+fn row(
+    item: &'static str,
+    title: String,
+    unit: Unit,
+    pace: Pace,
+    entries: fn() -> Vec<Entry>,
+) -> Row {
     Row {
         item,
         title,
         scale: None,
         unit,
         pace,
-        entries: Box::new(move || every_small(job)),
+        entries: Box::new(entries),
     }
 }
 

@@ -14,14 +14,14 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::Outcome;
-use crate::message::{self, Message};
+use crate::message::{self, Message, Small};
 use crate::peer::ipc_channel::IpcChannel;
 use crate::peer::json_lines::JsonLines;
 use crate::peer::raw::Raw;
 use crate::peer::threads::Threads;
 use crate::peer::tiny_nix_ipc::TinyNixIpc;
 use crate::peer::unix_ipc::UnixIpc;
-use crate::peer::wormhole::Wormhole;
+use crate::peer::wormhole::{Asleep, Selecting, Wormhole};
 use crate::peer::{self, Carrier};
 use crate::sample::Sample;
 
@@ -202,6 +202,21 @@ fn every<T: Message>(job: impl Job, load: T) -> Vec<Entry> {
 /// Those of a job that sends the small message.
 fn every_small(job: impl Job) -> Vec<Entry> {
     every(job, message::small())
+}
+
+/// Those, and the ways of waiting that wormhole has.
+fn every_wait(job: impl Job) -> Vec<Entry> {
+    fn entry<C: Carrier<Small>>(name: &'static str, job: impl Job) -> Entry {
+        let load = message::small();
+        Entry::new(name, move |operations| job.run::<C, _>(&load, operations))
+    }
+    let mut entries = every_small(job);
+    let ways = [
+        entry::<Asleep>("wormhole, never awake", job),
+        entry::<Selecting>("wormhole, select!", job),
+    ];
+    entries.splice(1..1, ways);
+    entries
 }
 
 /// How many operations warm up so many that are measured.

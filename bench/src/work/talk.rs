@@ -2,7 +2,7 @@
 
 use anyhow::ensure;
 
-use super::{Entry, Job, Pace, Row, Unit, every, every_small, size_name, warmup};
+use super::{Entry, Job, Pace, Row, Unit, every, every_small, every_wait, size_name, warmup};
 use crate::Outcome;
 use crate::message::{self, Message};
 use crate::peer::{self, Carrier, Got, python};
@@ -183,7 +183,7 @@ fn row(
 }
 
 fn trips(place: Place) -> Vec<Entry> {
-    let mut entries = every_small(RoundTrip(place));
+    let mut entries = every_wait(RoundTrip(place));
     entries.push(in_python(peer::PYTHON, move |operations| {
         python::round_trip(place, operations)
     }));
