@@ -288,17 +288,20 @@ impl<T> Listener<T> {
 
     fn accept_within(&self, wait: Wait) -> Result<(Receiver<T>, Peer)> {
         let accepted = until_ready(&**self.socket, PollFlags::IN, None, wait, |_| {
-            self.socket.accept()
+            match self.socket.accept() {
+                // It does not listen (any more): the dead copy in a spawned process.
+                Err(Errno::INVAL) => Ok(None),
+                accepted => accepted.map(Some),
+            }
         });
         match accepted {
-            Ok((socket, peer)) => {
+            Ok(Some((socket, peer))) => {
                 let receiver = Receiver::new(Arc::new(socket), self.max_message_len);
                 Ok((receiver, peer))
             }
             Err(Stop::WouldBlock) => Err(Error::Empty),
             Err(Stop::TimedOut) => Err(Error::TimedOut),
-            // It does not listen (any more): the dead copy in a spawned process.
-            Err(Stop::Failed(Errno::INVAL)) => Err(Error::Disconnected),
+            Ok(None) => Err(Error::Disconnected),
             Err(Stop::Failed(errno)) => Err(Error::io("accept a client", errno)),
         }
     }
