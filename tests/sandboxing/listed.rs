@@ -72,6 +72,7 @@ fn number(call: &str) -> Option<(i64, Option<u64>)> {
         "" => None,
         "FIONREAD" => Some(libc::FIONREAD),
         "F_GETFD" => Some(libc::F_GETFD as u64),
+        "F_GETFL" => Some(libc::F_GETFL as u64),
         "F_SETFD" => Some(libc::F_SETFD as u64),
         "F_DUPFD_CLOEXEC" => Some(libc::F_DUPFD_CLOEXEC as u64),
         "F_ADD_SEALS" => Some(libc::F_ADD_SEALS as u64),
@@ -381,6 +382,24 @@ fn a_listener_needs_the_calls_that_are_listed_and_no_other() {
                 assert_eq!(listener.accept().unwrap().0.recv().unwrap(), 5);
                 drop(listener);
                 assert!(Sender::<u8>::connect(&path).is_err());
+            })
+        });
+    });
+}
+
+#[test]
+fn a_listener_in_a_message_needs_the_calls_that_are_listed_and_no_other() {
+    in_own_process(|| {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        part_is_exact("Listeners in messages", &|| {
+            let given = Listener::<u8>::bind(&path).unwrap();
+            let _ = std::fs::remove_file(&path);
+            let (tx, rx) = channel::<Listener<u8>>().unwrap();
+            Box::new(move || {
+                tx.send(&given).unwrap();
+                std::mem::forget(given); // to remove its file takes what a listener takes
+                drop(rx.recv().unwrap());
             })
         });
     });
