@@ -60,6 +60,9 @@ The contenders:
 
 ";
 
+/// What no program finds out: the reasons, and what was tried.
+const TRIED: &str = include_str!("tried.md");
+
 /// The page.
 fn page(tables: &[Table]) -> String {
     let mut page = HEAD.to_owned();
@@ -103,6 +106,8 @@ fn page(tables: &[Table]) -> String {
         let _ = write!(page, "![{title}]({})\n\n", plot::file_name(item));
         page.push_str(&report::item(&own, Format::Markdown));
     }
+    page.push('\n');
+    page.push_str(TRIED);
     page
 }
 
