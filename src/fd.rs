@@ -59,7 +59,7 @@ use std::thread::LocalKey;
 
 use serde::{Deserialize, Deserializer, Serializer, de, ser};
 
-use crate::buffer::Lease;
+use crate::buffer::{Lease, Spare};
 use crate::end::End;
 use crate::error::{Error, Result};
 use crate::process::survey::Survey;
@@ -145,8 +145,8 @@ pub(crate) type Incoming = Lease<Option<OwnedFd>>;
 thread_local! {
     static OUTGOING: RefCell<Option<Outgoing>> = const { RefCell::new(None) };
     static INCOMING: RefCell<Option<Incoming>> = const { RefCell::new(None) };
-    static SPARE_OUTGOING: Cell<Vec<Carried>> = const { Cell::new(Vec::new()) };
-    static SPARE_INCOMING: Cell<Vec<Option<OwnedFd>>> = const { Cell::new(Vec::new()) };
+    static SPARE_OUTGOING: Cell<Spare<Carried>> = const { Cell::new(Spare::NONE) };
+    static SPARE_INCOMING: Cell<Spare<Option<OwnedFd>>> = const { Cell::new(Spare::NONE) };
 }
 
 /// Runs `body` with `list` in charge of the descriptors, and gives back what is left in it. The list

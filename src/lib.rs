@@ -127,7 +127,8 @@
 //!   receiver.
 //! - Each thread that receives has a buffer of 256 KiB, of which only what messages have filled takes up
 //!   memory, and one for long messages. Each one that sends has one, too. They are kept while they are at
-//!   most 4 MiB.
+//!   most 4 MiB; up to 32 MiB between messages of more than 2 MiB that come one after the other, until a shorter
+//!   one comes.
 //! - A decoded message may take up many times the memory of its text: its type decides. A `Vec<u8>` takes up
 //!   half of it, a `serde_json::Value` up to 97 times.
 //! - Whoever holds a copy of an end is trusted with it: it can take the messages of the others, and close or

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::buffer::Lease;
+use crate::buffer::{Lease, Spare};
 use crate::error::{Error, Result};
 use crate::fd::{Incoming, Outgoing};
 use crate::packet::{HEADER, MAX_PACKET, Packet};
@@ -17,9 +17,9 @@ use crate::wait::{Stop, Wait, until_ready};
 use crate::{fd, packet, spill};
 
 thread_local! {
-    static OUTBOUND: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-    static INBOUND: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-    static LONG_TEXT: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    static OUTBOUND: Cell<Spare<u8>> = const { Cell::new(Spare::NONE) };
+    static INBOUND: Cell<Spare<u8>> = const { Cell::new(Spare::NONE) };
+    static LONG_TEXT: Cell<Spare<u8>> = const { Cell::new(Spare::NONE) };
 }
 
 /// Makes this thread's buffer large enough for small messages, so that a child which is forked next sends its
@@ -188,7 +188,10 @@ impl Inbound {
             )));
         };
         let long_text = match Packet::parse(bytes, limit)? {
-            Packet { missing: 0, .. } => None,
+            Packet { missing: 0, .. } => {
+                Lease::skip(&LONG_TEXT);
+                None
+            }
             parsed => Some(gather(parsed, &mut fds)?),
         };
         Ok(Inbound {

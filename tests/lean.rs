@@ -140,11 +140,23 @@ fn the_memory_of_a_long_message_is_given_back() {
     tx.send(String::new()).unwrap();
     rx.recv().unwrap();
     let before = HELD.get();
-    for len in [5_000_000, 9_000_000] {
+    let held_after = |len: usize| {
         tx.send("x".repeat(len)).unwrap();
         assert_eq!(rx.recv().unwrap().len(), len);
-        assert!(HELD.get() - before < 100_000, "{len}");
+        HELD.get() - before
+    };
+    // One leaves nothing behind, and neither do several that are too long to keep memory for.
+    for len in [5_000_000, 10, 9_000_000, 10, 34_000_000, 34_000_000] {
+        assert!(held_after(len) < 100_000, "{len}");
     }
+    assert!(held_after(10) < 100_000);
+    // Between two that come one after the other it is kept, for both ways, until a short one comes.
+    assert!(held_after(9_000_000) < 100_000);
+    for _ in 0..3 {
+        let kept = held_after(9_000_000);
+        assert!((18_000_000..50_000_000).contains(&kept), "{kept}");
+    }
+    assert!(held_after(10) < 100_000);
     // What is kept for the next message of the kind: a text on its way out, and one on its way in.
     tx.send("x".repeat(1_000_000)).unwrap();
     rx.recv().unwrap();
