@@ -78,7 +78,8 @@ impl<T: Message> Carrier<T> for Selecting {
                 Err(Error::Disconnected) => Ok(Got::End),
                 Err(error) => Err(error.into()),
             },
-            recv(never) -> _ => Ok(Got::End),
+            // The sender is gone; what it has sent may still be there.
+            recv(never) -> _ => <Wormhole as Carrier<T>>::recv(rx, load),
         }
     }
 }
