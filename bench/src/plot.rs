@@ -7,7 +7,7 @@ use crate::Outcome;
 use crate::measure::{Line, Table};
 use crate::peer::{
     IPC_CHANNEL, JSON_LINES, PYTHON, PYTHON_PROCESS, RAW, RAW_FORK, THREAD, THREADS, TINY_NIX_IPC,
-    UNIX_IPC, WORMHOLE, WORMHOLE_PYTHON,
+    UNIX_IPC, WORMHOLE,
 };
 use crate::report::quantity;
 use crate::work::Unit;
@@ -46,6 +46,9 @@ const SIZE: (u32, u32) = (760, 420);
 /// The height of a line with a bar.
 const LINE: u32 = 30;
 
+/// Room for a letter of a name, wide enough for most, and so for a whole name.
+const LETTER: usize = 7;
+
 /// The name of the file with an item's plot.
 pub(crate) fn file_name(item: &str) -> String {
     format!("benchmarks-{item}.svg")
@@ -81,19 +84,18 @@ fn colour(contender: &str) -> RGBColor {
         (TINY_NIX_IPC, RGBColor(230, 140, 20)),
         (JSON_LINES, RGBColor(140, 80, 180)),
         (PYTHON, RGBColor(90, 70, 40)),
-        (WORMHOLE_PYTHON, RGBColor(240, 140, 160)),
         (THREADS, RGBColor(170, 170, 170)),
-        ("wormhole, a list of numbers", RGBColor(240, 140, 160)),
-        ("wormhole, beside the message", RGBColor(240, 140, 160)),
-        ("wormhole, in the message", RGBColor(240, 140, 160)),
-        ("wormhole, Select", RGBColor(240, 140, 160)),
         ("wormhole, small messages", RGBColor(60, 60, 60)),
         (RAW_FORK, RGBColor(110, 110, 110)),
         (THREAD, RGBColor(170, 170, 170)),
         (PYTHON_PROCESS, RGBColor(90, 70, 40)),
     ];
     let found = colours.iter().find(|(name, _)| *name == contender);
-    found.map_or(BLACK, |(_, colour)| *colour)
+    match found {
+        Some((_, colour)) => *colour,
+        None if contender.starts_with(WORMHOLE) => RGBColor(240, 140, 160),
+        None => BLACK,
+    }
 }
 
 type Drawn = Result<(), Box<dyn std::error::Error>>;
@@ -109,7 +111,10 @@ fn bars(svg: &mut String, title: &str, tables: &[&Table]) -> Drawn {
     area.fill(&WHITE)?;
     let style = ("sans-serif", 15).into_font();
     let heading = ("sans-serif", 18).into_font();
-    let (left, room) = (150, f64::from(SIZE.0) - 150.0 - 100.0);
+    let names = tables.iter().flat_map(|table| sorted(table));
+    let longest = names.map(|(name, _)| name.len()).max().unwrap_or_default();
+    let left = i32::try_from(LETTER * longest)? + 24;
+    let room = f64::from(SIZE.0) - f64::from(left) - 100.0;
     let step = i32::try_from(LINE)?;
     let mut top = 0;
     for table in tables {
