@@ -101,6 +101,18 @@ impl Side {
         Ok(())
     }
 
+    /// Does something `operations` times, after a tenth as many to warm up. Tells it the turn.
+    pub(crate) fn repeat(
+        &mut self,
+        operations: u64,
+        mut once: impl FnMut(u64) -> Outcome<()>,
+    ) -> Outcome<()> {
+        let warmup = operations.div_ceil(10);
+        (0..warmup).try_for_each(&mut once)?;
+        self.start()?;
+        (warmup..warmup + operations).try_for_each(once)
+    }
+
     fn used(&self) -> Outcome<Usage> {
         let (wall, cpu) = self.started.context("the clocks were never started")?;
         Ok(Usage {

@@ -34,21 +34,14 @@ def settle(core):
 def check(message):
     assert message.fields() == (1776, "hello world!", [5, 4, 3, 2, 1])
 
-def echo(pipe, count, warmup, core):
+def other_side(pipe, count, warmup, core, replies):
     settle(core)
     for turn in range(count):
         if turn == warmup:
             start = used(resource.RUSAGE_SELF)
         check(pipe.recv())
-        pipe.send(Message())
-    pipe.send(used(resource.RUSAGE_SELF) - start)
-
-def sink(pipe, count, warmup, core):
-    settle(core)
-    for turn in range(count):
-        if turn == warmup:
-            start = used(resource.RUSAGE_SELF)
-        check(pipe.recv())
+        if replies:
+            pipe.send(Message())
     pipe.send(used(resource.RUSAGE_SELF) - start)
 
 def nothing():
@@ -62,8 +55,8 @@ if __name__ == "__main__":
     near, far = multiprocessing.Pipe()
     other = None
     if work != "process":
-        part = echo if work == "round-trip" else sink
-        other = context.Process(target=part, args=(far, count, warmup, other_core), daemon=True)
+        replies = work == "round-trip"
+        other = context.Process(target=other_side, args=(far, count, warmup, other_core, replies), daemon=True)
         other.start()
     for turn in range(count):
         if turn == warmup:

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::talk::round_trip;
-use super::{Entry, Pace, Row, Unit, size_name};
+use super::{Entry, Row, size_name};
 use crate::message;
 use crate::peer::ipc_channel::{BytesChannel, IpcChannel, SharedMemory};
 use crate::peer::json_lines::{JsonLines, Stream};
@@ -32,14 +32,7 @@ where
 }
 
 fn row(size: u32) -> Row {
-    Row {
-        item: "bulk",
-        title: size_name(size),
-        scale: Some(size),
-        unit: Unit::Time,
-        pace: Pace::Timed,
-        entries: Box::new(move || entries(size)),
-    }
+    Row::timed("bulk", size_name(size), Some(size), move || entries(size))
 }
 
 fn entries(size: u32) -> Vec<Entry> {

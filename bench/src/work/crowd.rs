@@ -2,7 +2,7 @@
 
 use anyhow::{Context, ensure};
 
-use super::{Entry, Pace, Row, Unit};
+use super::{Entry, Row};
 use crate::Outcome;
 use crate::message::{Message, Small, small};
 use crate::peer::ipc_channel::IpcChannel;
@@ -23,14 +23,12 @@ pub(super) fn rows() -> Vec<Row> {
 }
 
 fn row((senders, receivers): (u64, u64)) -> Row {
-    Row {
-        item: "crowd",
-        title: format!("from {senders} to {receivers}"),
-        scale: None,
-        unit: Unit::Time,
-        pace: Pace::Timed,
-        entries: Box::new(move || entries(senders, receivers)),
-    }
+    Row::timed(
+        "crowd",
+        format!("from {senders} to {receivers}"),
+        None,
+        move || entries(senders, receivers),
+    )
 }
 
 fn entries(senders: u64, receivers: u64) -> Vec<Entry> {

@@ -1,7 +1,7 @@
 //! Messages with descriptors.
 
 use super::talk::round_trip;
-use super::{Entry, Pace, Row, Unit};
+use super::{Entry, Row};
 use crate::peer::ipc_channel::IpcChannel;
 use crate::peer::raw::Raw;
 use crate::peer::tiny_nix_ipc::{Exactly, TinyNixIpc};
@@ -31,14 +31,12 @@ where
 
 fn row(count: u32) -> Row {
     let plural = if count == 1 { "" } else { "s" };
-    Row {
-        item: "descriptors",
-        title: format!("{count} descriptor{plural}"),
-        scale: Some(count),
-        unit: Unit::Time,
-        pace: Pace::Timed,
-        entries: Box::new(move || entries(count)),
-    }
+    Row::timed(
+        "descriptors",
+        format!("{count} descriptor{plural}"),
+        Some(count),
+        move || entries(count),
+    )
 }
 
 fn entries(count: u32) -> Vec<Entry> {

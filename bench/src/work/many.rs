@@ -8,7 +8,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use wormhole::{Receiver, ReceiverSet, Select, Sender};
 
 use super::talk::expect;
-use super::{Entry, Pace, Row, Unit, warmup};
+use super::{Entry, Row};
 use crate::Outcome;
 use crate::peer::ipc_channel::IpcChannel;
 use crate::peer::raw::{End, Raw, Room, ends};
@@ -34,14 +34,12 @@ pub(super) fn channels(wanted: u32, descriptors: u64) -> u32 {
 pub(super) fn rows(descriptors: u64) -> Vec<Row> {
     let row = |wanted| {
         let count = channels(wanted, descriptors);
-        Row {
-            item: "many",
-            title: format!("{count} receivers"),
-            scale: Some(count),
-            unit: Unit::Time,
-            pace: Pace::Timed,
-            entries: Box::new(move || entries(count)),
-        }
+        Row::timed(
+            "many",
+            format!("{count} receivers"),
+            Some(count),
+            move || entries(count),
+        )
     };
     COUNTS.into_iter().map(row).collect()
 }
@@ -90,26 +88,20 @@ fn wait_for_one<S: Set, D: Carrier<()>>(count: u32, operations: u64) -> Outcome<
         Place::Together,
         false,
         move |side| {
-            for turn in 0..warmup(operations) + operations {
-                if turn == warmup(operations) {
-                    side.start()?;
-                }
+            side.repeat(operations, |turn| {
                 let number = which(turn)?;
                 let tx = txs.get_mut(number as usize).context("no such sender")?;
                 S::send(tx, number)?;
-                expect::<D, ()>(&mut acked, &())?;
-            }
+                expect::<D, ()>(&mut acked, &())
+            })?;
             Ok(Vec::new())
         },
         move |side| {
-            for turn in 0..warmup(operations) + operations {
-                if turn == warmup(operations) {
-                    side.start()?;
-                }
+            side.repeat(operations, |turn| {
                 let number = set.next()?;
                 ensure!(number == which(turn)?, "{number} arrived on turn {turn}");
-                D::send(&mut ack, &())?;
-            }
+                D::send(&mut ack, &())
+            })?;
             side.stop()
         },
     )?;

@@ -88,6 +88,25 @@ pub(crate) struct Row {
     pub(crate) entries: Box<dyn Fn() -> Vec<Entry>>,
 }
 
+impl Row {
+    /// The row of an item whose operations are timed.
+    fn timed(
+        item: &'static str,
+        title: String,
+        scale: Option<u32>,
+        entries: impl Fn() -> Vec<Entry> + 'static,
+    ) -> Self {
+        Row {
+            item,
+            title,
+            scale,
+            unit: Unit::Time,
+            pace: Pace::Timed,
+            entries: Box::new(entries),
+        }
+    }
+}
+
 /// The items, with a heading and what is done and measured.
 pub(crate) const ITEMS: [(&str, &str, &str); 14] = [
     (
@@ -217,11 +236,6 @@ fn every_wait(job: impl Job) -> Vec<Entry> {
     ];
     entries.splice(1..1, ways);
     entries
-}
-
-/// How many operations warm up so many that are measured.
-fn warmup(operations: u64) -> u64 {
-    operations.div_ceil(10)
 }
 
 /// A size in bytes as text.

@@ -9,7 +9,7 @@ use ipc_channel::ipc::{
 use wormhole::{Blob, Receiver, Sender};
 
 use super::talk::expect;
-use super::{Entry, Pace, Row, Unit, size_name, warmup};
+use super::{Entry, Row, size_name};
 use crate::Outcome;
 use crate::message;
 use crate::peer::ipc_channel::IpcChannel;
@@ -31,14 +31,7 @@ pub(super) fn rows() -> Vec<Row> {
 }
 
 fn row(size: u32) -> Row {
-    Row {
-        item: "share",
-        title: size_name(size),
-        scale: Some(size),
-        unit: Unit::Time,
-        pace: Pace::Timed,
-        entries: Box::new(move || entries(size)),
-    }
+    Row::timed("share", size_name(size), Some(size), move || entries(size))
 }
 
 fn entries(size: u32) -> Vec<Entry> {
@@ -76,7 +69,6 @@ trait Share {
 /// To all of them, and an acknowledgement by each.
 fn to_all<S: Share, D: Carrier<()>>(text: &str, operations: u64) -> Outcome<Sample> {
     let ready = S::ready(text)?;
-    let turns = warmup(operations) + operations;
     let (ack, mut acked) = D::open(&())?;
     let ack = std::cell::Cell::new(Some(ack));
     let mut txs = Vec::new();
@@ -88,30 +80,25 @@ fn to_all<S: Share, D: Carrier<()>>(text: &str, operations: u64) -> Outcome<Samp
         parts.push(Box::new(move |side: &mut Side| {
             Place::Together.settle(1)?;
             let mut ack = ack.take().context("the sender is taken")?;
-            for turn in 0..turns {
-                if turn == warmup(operations) {
-                    side.start()?;
-                }
+            side.repeat(operations, |_| {
                 S::recv(&rx, text)?;
-                D::send(&mut ack, &())?;
-            }
+                D::send(&mut ack, &())
+            })?;
             Ok(Vec::new())
         }));
     }
     let (usage, (), _) = together(parts, |side| {
         drop(ack.take());
         Place::Together.settle(0)?;
-        for turn in 0..turns {
-            if turn == warmup(operations) {
-                side.start()?;
-            }
+        side.repeat(operations, |_| {
             for tx in &txs {
                 S::send(tx, &ready)?;
             }
             for _ in 0..RECEIVERS {
                 expect::<D, ()>(&mut acked, &())?;
             }
-        }
+            Ok(())
+        })?;
         side.stop()
     })?;
     Ok(usage.per(operations))

@@ -6,7 +6,7 @@ use anyhow::ensure;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
 
-use super::{Entry, Pace, Row, Unit, warmup};
+use super::{Entry, Row};
 use crate::Outcome;
 use crate::peer::{self, python};
 use crate::place::Place;
@@ -59,14 +59,7 @@ pub(super) fn rows() -> Vec<Row> {
 }
 
 fn row(title: &str, parent: Parent) -> Row {
-    Row {
-        item: "spawn",
-        title: title.to_owned(),
-        scale: None,
-        unit: Unit::Time,
-        pace: Pace::Timed,
-        entries: Box::new(move || entries(parent)),
-    }
+    Row::timed("spawn", title.to_owned(), None, move || entries(parent))
 }
 
 fn entries(parent: Parent) -> Vec<Entry> {
@@ -99,12 +92,7 @@ fn start_and_end(parent: Parent, once: fn() -> Outcome<()>, operations: u64) -> 
     let channels = (0..parent.channels).map(|_| wormhole::channel::<()>());
     let channels: Vec<_> = channels.collect::<Result<_, _>>()?;
     let (usage, (), _) = together(Vec::new(), |side| {
-        for turn in 0..warmup(operations) + operations {
-            if turn == warmup(operations) {
-                side.start()?;
-            }
-            once()?;
-        }
+        side.repeat(operations, |_| once())?;
         side.stop()
     })?;
     drop((std::hint::black_box(memory), channels));

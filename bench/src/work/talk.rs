@@ -2,7 +2,7 @@
 
 use anyhow::ensure;
 
-use super::{Entry, Job, Pace, Row, Unit, every, every_small, every_wait, size_name, warmup};
+use super::{Entry, Job, Row, every, every_small, every_wait, size_name};
 use crate::Outcome;
 use crate::message::{self, Message};
 use crate::peer::{self, Carrier, Got, python};
@@ -45,23 +45,17 @@ where
         place,
         C::IN_THREADS,
         move |side| {
-            for turn in 0..warmup(operations) + operations {
-                if turn == warmup(operations) {
-                    side.start()?;
-                }
+            side.repeat(operations, |_| {
                 expect::<C, L>(&mut far_rx, there)?;
-                D::send(&mut far_tx, back)?;
-            }
+                D::send(&mut far_tx, back)
+            })?;
             Ok(Vec::new())
         },
         move |side| {
-            for turn in 0..warmup(operations) + operations {
-                if turn == warmup(operations) {
-                    side.start()?;
-                }
+            side.repeat(operations, |_| {
                 C::send(&mut tx, there)?;
-                expect::<D, M>(&mut rx, back)?;
-            }
+                expect::<D, M>(&mut rx, back)
+            })?;
             side.stop()
         },
     )?;
@@ -75,21 +69,11 @@ fn one_way<C: Carrier<L>, L: Sync>(place: Place, load: &L, operations: u64) -> O
         place,
         C::IN_THREADS,
         move |side| {
-            for turn in 0..warmup(operations) + operations {
-                if turn == warmup(operations) {
-                    side.start()?;
-                }
-                C::send(&mut tx, load)?;
-            }
+            side.repeat(operations, |_| C::send(&mut tx, load))?;
             Ok(Vec::new())
         },
         move |side| {
-            for turn in 0..warmup(operations) + operations {
-                if turn == warmup(operations) {
-                    side.start()?;
-                }
-                expect::<C, L>(&mut rx, load)?;
-            }
+            side.repeat(operations, |_| expect::<C, L>(&mut rx, load))?;
             side.stop()?;
             let got = C::recv(&mut rx, load);
             ensure!(
@@ -126,12 +110,10 @@ struct Create;
 impl Job for Create {
     fn run<C: Carrier<T>, T: Message>(self, load: &T, operations: u64) -> Outcome<Sample> {
         let (usage, (), _) = crate::process::together(Vec::new(), |side| {
-            for turn in 0..warmup(operations) + operations {
-                if turn == warmup(operations) {
-                    side.start()?;
-                }
+            side.repeat(operations, |_| {
                 drop(C::open(load)?);
-            }
+                Ok(())
+            })?;
             side.stop()
         })?;
         Ok(usage.per(operations))
@@ -143,19 +125,19 @@ pub(super) fn rows() -> Vec<Row> {
     let mut rows = Vec::new();
     for (place, name) in PLACES {
         let entries = move || trips(place);
-        rows.push(row("round-trip", name.to_owned(), None, entries));
+        rows.push(Row::timed("round-trip", name.to_owned(), None, entries));
     }
     for (place, name) in PLACES {
         let entries = move || streams(place);
-        rows.push(row("stream", name.to_owned(), None, entries));
+        rows.push(Row::timed("stream", name.to_owned(), None, entries));
     }
     for size in SIZES {
         let texts = move || every(OneWay(Place::Apart), message::text(size as usize));
-        rows.push(row("text", size_name(size), Some(size), texts));
+        rows.push(Row::timed("text", size_name(size), Some(size), texts));
     }
     for size in SIZES {
         let lists = move || every(OneWay(Place::Apart), message::records(size as usize));
-        rows.push(row("records", size_name(size), Some(size), lists));
+        rows.push(Row::timed("records", size_name(size), Some(size), lists));
     }
     rows
 }
@@ -163,23 +145,12 @@ pub(super) fn rows() -> Vec<Row> {
 /// The row of making channels.
 pub(super) fn creation() -> Vec<Row> {
     let entries = || every_small(Create);
-    vec![row("create", "one channel".to_owned(), None, entries)]
-}
-
-fn row(
-    item: &'static str,
-    title: String,
-    scale: Option<u32>,
-    entries: impl Fn() -> Vec<Entry> + 'static,
-) -> Row {
-    Row {
-        item,
-        title,
-        scale,
-        unit: Unit::Time,
-        pace: Pace::Timed,
-        entries: Box::new(entries),
-    }
+    vec![Row::timed(
+        "create",
+        "one channel".to_owned(),
+        None,
+        entries,
+    )]
 }
 
 fn trips(place: Place) -> Vec<Entry> {
