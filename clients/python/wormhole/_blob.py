@@ -5,18 +5,17 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
-from types import TracebackType
-from typing import Any, Optional, Tuple, Type, Union
+from typing import Any, Optional, Tuple, Union
 
 from . import _memfd
 from ._errors import Io, NotABlob
-from ._fd import Fd
+from ._fd import Closing, Fd
 
 _F_SEAL_SEAL, _F_SEAL_SHRINK, _F_SEAL_GROW, _F_SEAL_WRITE = 1, 2, 4, 8
 _ALL_SEALS = _F_SEAL_SEAL | _F_SEAL_SHRINK | _F_SEAL_GROW | _F_SEAL_WRITE
 
 
-class Blob:
+class Blob(Closing):
     """Immutable bytes in shared memory, to send bulk data in a message: made once, sent to many.
 
     What is sent is a descriptor, whatever the size, and each process that receives it maps the same memory.
@@ -71,17 +70,7 @@ class Blob:
     def from_bytes(cls, content: Union[bytes, bytearray, memoryview]) -> Blob:
         """Makes a blob with a copy of `content`, which is anything with the buffer protocol. Raises `Io` when this
         process is out of descriptors or memory, or its sandbox denies ``memfd_create``."""
-        memfd = _memfd.create("create a blob (memfd_create)", os.MFD_ALLOW_SEALING)
-        try:
-            _memfd.write(memfd, content)
-            fcntl.fcntl(memfd, fcntl.F_ADD_SEALS, _ALL_SEALS)
-        except OSError as error:
-            os.close(memfd)
-            raise Io("fill a blob") from error
-        except BaseException:
-            os.close(memfd)
-            raise
-        return cls(memfd)
+        return cls(_memfd.filled(content, "create a blob (memfd_create)", "fill a blob", _ALL_SEALS))
 
     @classmethod
     def __wormhole_fd__(cls, number: int, arguments: Tuple[Any, ...]) -> Blob:
@@ -120,17 +109,6 @@ class Blob:
         """Closes the descriptor. The memory is unmapped when the last view of it is gone."""
         self._fd.close()
         self._view = None
-
-    def __enter__(self) -> Blob:
-        return self
-
-    def __exit__(
-        self,
-        kind: Optional[Type[BaseException]],
-        error: Optional[BaseException],
-        trace: Optional[TracebackType],
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"<Blob of {self._size} bytes>"

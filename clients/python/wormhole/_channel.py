@@ -10,7 +10,6 @@ from functools import partial
 from select import POLLIN, POLLOUT
 from struct import Struct
 from time import monotonic
-from types import TracebackType
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -43,7 +42,7 @@ from ._errors import (
     TooManyFdsInFlight,
     UnexpectedFds,
 )
-from ._fd import Fd, HasFileno, number_of
+from ._fd import Closing, Fd, HasFileno, number_of
 from ._fields import Incoming, Mismatch, Outgoing, plan_of, write_unknown
 from ._text import is_too_deep, parse, writer
 from ._wait import Spin, until_ready
@@ -83,7 +82,7 @@ def _default(value: Any) -> Any:
 _write_text = writer(_default)
 
 
-class _End:
+class _End(Closing):
     """What a `Sender` and a `Receiver` have in common."""
 
     def __init__(
@@ -134,17 +133,6 @@ class _End:
         """Closes this process's copy of the end. Does nothing the second time. The end of a ``with`` does it too,
         and so does losing the last reference."""
         self._socket.close()
-
-    def __enter__(self: E) -> E:
-        return self
-
-    def __exit__(
-        self,
-        kind: Optional[Type[BaseException]],
-        error: Optional[BaseException],
-        trace: Optional[TracebackType],
-    ) -> None:
-        self.close()
 
     def __del__(self) -> None:
         end = getattr(self, "_socket", None)

@@ -7,7 +7,7 @@ import io
 import os
 import socket
 from types import TracebackType
-from typing import Any, Callable, Optional, Protocol, Tuple, Type, Union
+from typing import Any, Callable, Optional, Protocol, Tuple, Type, TypeVar, Union
 
 
 class HasFileno(Protocol):
@@ -16,7 +16,30 @@ class HasFileno(Protocol):
     def fileno(self) -> int: ...
 
 
-class Fd:
+C = TypeVar("C", bound="Closing")
+
+
+class Closing:
+    """Something that the end of a ``with`` closes."""
+
+    __slots__ = ()
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+    def __enter__(self: C) -> C:
+        return self
+
+    def __exit__(
+        self,
+        kind: Optional[Type[BaseException]],
+        error: Optional[BaseException],
+        trace: Optional[TracebackType],
+    ) -> None:
+        self.close()
+
+
+class Fd(Closing):
     """An owned descriptor: closed by `close`, at the end of a ``with``, or when the last reference is gone.
 
     As a field of a message it stands for a descriptor of any kind. A message can also hold files and sockets
@@ -50,17 +73,6 @@ class Fd:
         number, self._number = self._number, -1
         if number >= 0:
             os.close(number)
-
-    def __enter__(self) -> Fd:
-        return self
-
-    def __exit__(
-        self,
-        kind: Optional[Type[BaseException]],
-        error: Optional[BaseException],
-        trace: Optional[TracebackType],
-    ) -> None:
-        self.close()
 
     def __del__(self, close: Callable[[int], None] = os.close) -> None:
         number = getattr(self, "_number", -1)

@@ -24,18 +24,28 @@ def write(memfd: int, content: Union[bytes, bytearray, memoryview]) -> None:
         offset += os.pwrite(memfd, left[offset:], offset)
 
 
-def spill(rest: memoryview) -> int:
-    """Puts the end of a long message into a fresh memfd."""
-    memfd = create("create the memfd (memfd_create) that a long message needs")
+def filled(
+    content: Union[bytes, bytearray, memoryview], create_it: str, fill_it: str, seals: int = 0
+) -> int:
+    """A fresh memfd with this content and these seals. `Io` says which of the two could not be done."""
+    memfd = create(create_it, os.MFD_ALLOW_SEALING if seals else 0)
     try:
-        write(memfd, rest)
+        write(memfd, content)
+        if seals:
+            fcntl.fcntl(memfd, fcntl.F_ADD_SEALS, seals)
     except OSError as error:
         os.close(memfd)
-        raise Io("put a long message into a memfd") from error
+        raise Io(fill_it) from error
     except BaseException:
         os.close(memfd)
         raise
     return memfd
+
+
+def spill(rest: memoryview) -> int:
+    """Puts the end of a long message into a fresh memfd."""
+    create_it = "create the memfd (memfd_create) that a long message needs"
+    return filled(rest, create_it, "put a long message into a memfd")
 
 
 def gather(inline: Union[bytes, memoryview], memfd: int, missing: int) -> bytes:
