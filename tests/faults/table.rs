@@ -153,6 +153,20 @@ const SPILL: &[Rule] = &[
     ("pwrite64", "*", Fails("put a long message into a memfd")),
 ];
 
+/// What is asked for before a blob is filled.
+const MAKE_A_BLOB: &[Rule] = &[
+    (
+        "memfd_create",
+        "*",
+        Fails("create the memfd (memfd_create) of a blob"),
+    ),
+    (
+        "prlimit64",
+        "*",
+        Fails("look up the limit of file sizes (prlimit64)"),
+    ),
+];
+
 const RECEIVE: &[Rule] = &[
     ("recvmsg", "EAGAIN EINTR ECONNRESET", As),
     ("recvmsg", "*", Fails("receive a message")),
@@ -440,17 +454,8 @@ const TABLE: &[(&str, &[&[Rule]])] = &[
     (
         "make_a_blob",
         &[
+            MAKE_A_BLOB,
             &[
-                (
-                    "memfd_create",
-                    "*",
-                    Fails("create the memfd (memfd_create) of a blob"),
-                ),
-                (
-                    "prlimit64",
-                    "*",
-                    Fails("look up the limit of file sizes (prlimit64)"),
-                ),
                 ("pwrite64", "EINTR", As),
                 ("pwrite64", "*", Fails("fill a blob")),
                 ("F_ADD_SEALS", "*", Fails("fill a blob")),
@@ -462,17 +467,8 @@ const TABLE: &[(&str, &[&[Rule]])] = &[
     (
         "build_a_blob",
         &[
+            MAKE_A_BLOB,
             &[
-                (
-                    "memfd_create",
-                    "*",
-                    Fails("create the memfd (memfd_create) of a blob"),
-                ),
-                (
-                    "prlimit64",
-                    "*",
-                    Fails("look up the limit of file sizes (prlimit64)"),
-                ),
                 ("fallocate", "EINTR", As),
                 ("fallocate", "*", Fails("fill a blob")),
                 ("F_ADD_SEALS", "EBUSY", As), // a copy is made
