@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import mmap
 import os
+import resource
 import unittest
 from array import array
 from dataclasses import dataclass
 
 import wormhole
-from wormhole import Blob, Fd
+from wormhole import Blob, Fd, Io
 
 from .support import Case, open_fds
 
@@ -45,6 +47,26 @@ class Blobs(Case):
         self.assertRaises(ValueError, blob.view)
         self.assertRaises(ValueError, blob.fileno)
         blob.close()
+
+    def test_memory_that_cannot_be_filled_is_an_error_and_is_closed(self) -> None:
+        tx, rx = wormhole.channel(str)
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        with tx, rx:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+            try:
+                for attempt, says in (
+                    (lambda: Blob.from_bytes(b"x" * 1001), "fill a blob"),
+                    (lambda: tx.send("x" * 500_000), "put a long message into a memfd"),
+                ):
+                    before = open_fds()
+                    with self.assertRaisesRegex(Io, says) as caught:
+                        attempt()
+                    self.assertEqual(caught.exception.__cause__.errno, errno.EFBIG)  # type: ignore[union-attr]
+                    self.assertEqual(open_fds(), before)
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            tx.send("next")
+            self.assertEqual(rx.recv(), "next")
 
     def test_an_empty_blob(self) -> None:
         with Blob.from_bytes(b"") as blob:
