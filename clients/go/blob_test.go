@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 )
 
@@ -38,6 +39,29 @@ func TestABlobIsSentToMany(t *testing.T) {
 	rx.Close()
 	if maps := must[[]byte](t)(os.ReadFile("/proc/self/maps")); strings.Contains(string(maps), "memfd:wormhole") {
 		t.Error("still mapped")
+	}
+}
+
+func TestMemoryThatCannotBeFilledIsAnErrorAndIsClosed(t *testing.T) {
+	noLeak(t)
+	tx, rx := pair[string](t, Options{})
+	var limits syscall.Rlimit
+	check(t, syscall.Getrlimit(syscall.RLIMIT_FSIZE, &limits))
+	defer syscall.Setrlimit(syscall.RLIMIT_FSIZE, &limits)
+	check(t, syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: 1000, Max: limits.Max}))
+	before := openFds(t)
+	_, blobError := NewBlob(make([]byte, 1001))
+	sendError := tx.Send(within(t), strings.Repeat("x", 500_000))
+	after := openFds(t)
+	check(t, syscall.Setrlimit(syscall.RLIMIT_FSIZE, &limits))
+	expect(t, blobError, syscall.EFBIG)
+	expect(t, sendError, syscall.EFBIG)
+	if before != after {
+		t.Errorf("open before:\n%s\nand after:\n%s", before, after)
+	}
+	check(t, tx.Send(within(t), "next"))
+	if got := must[string](t)(rx.Recv(within(t))); got != "next" {
+		t.Error(got)
 	}
 }
 
