@@ -20,8 +20,8 @@ use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::error::{Error, Result};
-use crate::fd::{self, Carried, Found};
-use crate::memfd;
+use crate::message::fields::{self, Carried, Found};
+use crate::sys::memfd;
 
 /// What makes a memfd immutable. F_SEAL_FUTURE_WRITE would not: it allows writing through a mapping made before.
 // KERNEL: fcntl(2): F_SEAL_WRITE cannot be added while a writable mapping exists, no seal can be removed, and
@@ -293,13 +293,13 @@ impl AsFd for Blob {
 impl Serialize for Blob {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let share = || Ok(Carried::Shared(Arc::clone(&self.memfd)));
-        fd::carry(serializer, Found::Fd(self.memfd.as_raw_fd()), share)
+        fields::carry(serializer, Found::Fd(self.memfd.as_raw_fd()), share)
     }
 }
 
 impl<'de> Deserialize<'de> for Blob {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let blob = Blob::try_from(fd::claim(deserializer)?);
+        let blob = Blob::try_from(fields::claim(deserializer)?);
         blob.map_err(|error| de::Error::custom(error.whole_text()))
     }
 }

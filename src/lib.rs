@@ -169,68 +169,28 @@
     )
 )]
 
-mod ancillary;
 mod blob;
-mod buffer;
-mod connect;
-mod end;
+mod channel;
 mod error;
 pub mod fd;
+mod limits;
 mod listener;
-mod memfd;
+mod message;
 mod options;
-mod packet;
 pub mod process;
-mod receiver;
-mod receiver_set;
 mod select;
-mod select_macro;
-mod selected;
-mod sender;
-mod socket;
-mod socket_file;
-mod spill;
-mod spin;
-mod transfer;
+mod sys;
 mod wait;
 
 pub use blob::Blob;
-pub use error::{Error, Result};
+pub use channel::{IntoIter, Iter, Receiver, Sender, TryIter, channel};
+pub use error::{ChildEnd, Error, Result};
 pub use listener::{Incoming, Listener};
 pub use options::Options;
 #[doc(inline)]
-pub use process::{Child, ChildEnd, inherit, spawn, spawn_command, spawn_unchecked};
-pub use receiver::{IntoIter, Iter, Receiver, TryIter};
-pub use receiver_set::{Key, ReceiverSet};
-pub use select::Select;
-pub use selected::Selected;
-pub use sender::Sender;
-pub use socket::Peer;
-
-/// Makes a channel with the default [`Options`].
-///
-/// Both descriptors are close-on-exec. Never blocks.
-///
-/// # Errors
-///
-/// [`Error::Io`] when the process is out of descriptors or the kernel out of memory.
-///
-/// # Examples
-///
-/// ```
-/// use wormhole::{Error, channel};
-///
-/// let (tx, rx) = channel::<[i64; 2]>()?;
-/// tx.send([1, -1])?;
-/// assert_eq!(rx.recv()?, [1, -1]);
-///
-/// drop(tx);
-/// assert!(matches!(rx.recv(), Err(Error::Disconnected)));
-/// # Ok::<(), Error>(())
-/// ```
-pub fn channel<T>() -> Result<(Sender<T>, Receiver<T>)> {
-    Options::new().channel()
-}
+pub use process::{Child, inherit, spawn, spawn_command, spawn_unchecked};
+pub use select::{Key, ReceiverSet, Select, Selected};
+pub use sys::peer::Peer;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -1,16 +1,12 @@
 //! Settings of a channel.
 
-use std::sync::Arc;
 use std::time::Duration;
-
-use crate::error::Result;
-use crate::receiver::Receiver;
-use crate::sender::Sender;
-use crate::socket;
-use crate::spin::Spin;
 
 /// The longest text, in bytes, that an end sends and receives unless it is told otherwise.
 pub(crate) const DEFAULT_MAX_MESSAGE_LEN: usize = 64 * 1024 * 1024;
+
+/// How long an end spins unless it is told otherwise.
+pub(crate) const DEFAULT_SPIN: Duration = Duration::from_micros(50);
 
 /// Settings for a new channel. [`channel`](crate::channel) uses the defaults, as do
 /// [`Listener::bind`](crate::Listener::bind) and [`Sender::connect`].
@@ -45,7 +41,7 @@ impl Options {
         Options {
             max_message_len: DEFAULT_MAX_MESSAGE_LEN,
             buffer: None,
-            spin: Spin::DEFAULT_LIMIT,
+            spin: DEFAULT_SPIN,
         }
     }
 
@@ -84,37 +80,6 @@ impl Options {
     pub fn spin(mut self, limit: Duration) -> Self {
         self.spin = limit;
         self
-    }
-
-    /// Makes a channel with these settings.
-    ///
-    /// Both descriptors are close-on-exec. Never blocks.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Io`](crate::Error::Io) when the process is out of descriptors or the kernel out of memory,
-    /// and when [`buffer`](Self::buffer) is more than `net.core.wmem_max` allows.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use wormhole::{Error, Options};
-    ///
-    /// // A small buffer: whoever sends soon waits for the receivers.
-    /// let (tx, rx) = Options::new().buffer(4096).channel::<u8>()?;
-    /// while tx.try_send(0).is_ok() {}
-    /// assert!(rx.try_iter().count() < 50);
-    ///
-    /// let error = Options::new().buffer(usize::MAX).channel::<u8>().unwrap_err();
-    /// assert!(matches!(error, Error::Io { .. }));
-    /// # Ok::<(), Error>(())
-    /// ```
-    pub fn channel<T>(&self) -> Result<(Sender<T>, Receiver<T>)> {
-        let (sending, receiving) = socket::pair(self.buffer, self.spin)?;
-        Ok((
-            Sender::new(Arc::new(sending), self.max_message_len),
-            Receiver::new(Arc::new(receiving), self.max_message_len),
-        ))
     }
 }
 

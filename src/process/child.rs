@@ -12,10 +12,10 @@ use rustix::process::{
 };
 use serde::de::DeserializeOwned;
 
-use super::delivery::Delivery;
-use super::registry::Registered;
-use crate::error::{Error, Result, excerpt};
-use crate::receiver::Receiver;
+use super::outcome::Delivery;
+use crate::channel::Receiver;
+use crate::error::{ChildEnd, Error, Result};
+use crate::sys::registry::Registered;
 use crate::wait::{Stop, Wait, until_ready};
 
 /// A child process that [`spawn`](crate::spawn) started, and that returns an `R`.
@@ -217,67 +217,6 @@ impl<R> fmt::Debug for Child<R> {
             .field("pid", &self.pid())
             .field("pidfd", &self.as_fd().as_raw_fd())
             .finish()
-    }
-}
-
-/// How a child ended that did not return a value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ChildEnd {
-    /// Its function panicked. Its exit status was 101.
-    Panicked {
-        /// The message of the panic. The text of the error shows the beginning of it, on one line.
-        message: String,
-    },
-    /// It exited by itself, for instance with [`std::process::exit`], with this status, which may be 0.
-    Exited {
-        /// The exit status.
-        code: i32,
-    },
-    /// A signal ended it.
-    Killed {
-        /// The signal's number, see `signal(7)`.
-        signal: i32,
-        /// Whether the kernel wrote a core dump.
-        core_dumped: bool,
-    },
-    /// Its function returned, but the value could not be sent: it cannot be written as JSON, or has more than
-    /// 64 MiB of text, or too many descriptors. Or the function was not called at all, because the ends of other
-    /// channels could not be taken away from the child.
-    Undelivered {
-        /// The error of the send.
-        reason: String,
-    },
-    /// It ended, and somebody else in this process took its exit status: a `waitpid` for any child, or a
-    /// `SIGCHLD` that is ignored.
-    Unknown,
-}
-
-impl fmt::Display for ChildEnd {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            // A child that has been taken over may claim anything.
-            ChildEnd::Panicked { message } => {
-                write!(f, "child process panicked: {}", excerpt(message))
-            }
-            ChildEnd::Exited { code } => {
-                write!(f, "child process exited with status {code} before its function returned")
-            }
-            ChildEnd::Killed {
-                signal,
-                core_dumped,
-            } => {
-                let dump = if *core_dumped { ", with a core dump" } else { "" };
-                write!(f, "child process was killed by signal {signal}{dump}")
-            }
-            ChildEnd::Undelivered { reason } => {
-                let reason = excerpt(reason);
-                write!(f, "child process could not deliver its result: {reason}")
-            }
-            ChildEnd::Unknown => f.write_str(
-                "child process ended without a result, and its exit status was taken by somebody else",
-            ),
-        }
     }
 }
 

@@ -10,9 +10,9 @@ use rustix::io::{Errno, FdFlags, fcntl_dupfd_cloexec, fcntl_getfd, fcntl_setfd};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::channel::{Receiver, channel};
 use crate::error::{Error, Result};
-use crate::receiver::Receiver;
-use crate::socket::Socket;
+use crate::sys::socket::Socket;
 
 /// The environment variable that names the descriptor.
 const VARIABLE: &str = "WORMHOLE_FD";
@@ -58,7 +58,7 @@ const FIRST: RawFd = 3;
 pub fn spawn_command<A: Serialize>(mut command: Command, args: A) -> Result<Child> {
     // KERNEL: one packet fits an empty channel at once, however long the message
     // (`arguments_of_any_length_arrive`), so this does not block.
-    let (sender, mut receiver) = crate::channel::<A>()?;
+    let (sender, mut receiver) = channel::<A>()?;
     sender.send(args)?;
     drop(sender);
     if receiver.as_fd().as_raw_fd() < FIRST {

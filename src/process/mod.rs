@@ -77,14 +77,13 @@
 
 mod child;
 mod command;
-mod delivery;
-pub(crate) mod registry;
+mod detach;
+mod outcome;
 mod spawn;
-pub(crate) mod survey;
 
 #[cfg(doc)]
-use crate::Error;
+use crate::error::{ChildEnd, Error};
 
-pub use child::{Child, ChildEnd};
+pub use child::Child;
 pub use command::{inherit, spawn_command};
 pub use spawn::{spawn, spawn_unchecked};

@@ -14,11 +14,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::child::{self, Child};
-use super::delivery::Delivery;
-use super::{registry, survey};
+use super::detach::detach;
+use super::outcome::Delivery;
+use crate::channel::{Sender, channel};
 use crate::error::{Error, Result};
-use crate::sender::Sender;
-use crate::{socket, transfer};
+use crate::message::outbound;
+use crate::sys::{registry, socket};
 
 /// Runs `f(args)` in a child process.
 ///
@@ -126,8 +127,8 @@ where
     A: Serialize,
     R: Serialize + DeserializeOwned,
 {
-    let mut keep = survey::detach(&args)?;
-    let (result, results) = crate::channel::<Delivery<R>>()?;
+    let mut keep = detach(&args)?;
+    let (result, results) = channel::<Delivery<R>>()?;
     keep.insert(result.as_fd().as_raw_fd());
     keep.insert(results.as_fd().as_raw_fd());
 
@@ -141,7 +142,7 @@ where
         true => None,
         false => Some(socket::dead()?),
     };
-    transfer::get_ready();
+    outbound::get_ready();
     let Some(pid) = fork()? else {
         let ready = dead
             .as_ref()

@@ -14,7 +14,7 @@ use rustix::net::{
 };
 
 use super::peer::{Peer, credentials};
-use super::{Socket, set_buffer};
+use super::socket::{Socket, set_buffer};
 use crate::error::{Error, Result};
 use crate::wait::Wait;
 

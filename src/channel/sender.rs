@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::endpoint::impl_end;
 #[cfg(doc)]
-use crate::Error;
-use crate::end::{End, impl_end};
+use crate::error::Error;
 use crate::error::Result;
-use crate::transfer::Outbound;
+use crate::message::outbound::Outbound;
+use crate::sys::shared_socket::SharedSocket;
 use crate::wait::Wait;
 
 /// The sending end of a channel: [`channel`](crate::channel) makes it.
@@ -52,7 +53,7 @@ use crate::wait::Wait;
 /// # Ok::<(), Error>(())
 /// ```
 pub struct Sender<T> {
-    socket: End,
+    socket: SharedSocket,
     max_message_len: usize,
     message: PhantomData<fn(T)>,
 }

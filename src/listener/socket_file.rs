@@ -10,7 +10,8 @@ use rustix::fs::{FlockOperation, Mode, OFlags, flock, fstat, open};
 use rustix::io::{Errno, retry_on_intr};
 
 use crate::error::Result;
-use crate::socket::{Address, Socket};
+use crate::sys::address::Address;
+use crate::sys::socket::Socket;
 
 /// The file that a socket is bound to.
 #[derive(Debug)]

@@ -18,7 +18,7 @@ use std::{io, slice};
 use libc::{SCM_RIGHTS, SOL_SOCKET, c_int, iovec, msghdr};
 use rustix::io::Errno;
 
-use crate::socket::MAX_FDS;
+use crate::limits::MAX_FDS;
 
 /// Room for all descriptors of a packet, and for what a foreign holder of the socket may have asked for
 /// (`SO_PASSCRED`, `SO_PASSSEC`, `SO_PASSPIDFD`), which must not push out descriptors.

@@ -1,9 +1,6 @@
-//! The only module that names rustix's `net`: one packet out, one packet in.
+//! A socket of a channel: one packet out, one packet in.
 //!
-//! Everything here is one attempt. Waiting is in `wait.rs`.
-
-mod listen;
-mod peer;
+//! Everything here is one attempt. Waiting is in `wait`.
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
@@ -18,24 +15,18 @@ use rustix::net::{
     SocketType, getpeername, send, sendmsg, shutdown, socketpair, sockopt,
 };
 
-use crate::ancillary;
+use super::recvmsg;
+use super::registry::Registered;
 use crate::error::{Error, Result};
-use crate::packet::MAX_PACKET;
-use crate::process::registry::Registered;
-use crate::spin::Spin;
-
-pub(crate) use listen::Address;
-pub use peer::Peer;
-
-/// The most descriptors that one packet carries.
-// KERNEL: `SCM_MAX_FD`, unix(7).
-pub(crate) const MAX_FDS: usize = 253;
+use crate::limits::{MAX_FDS, MAX_PACKET};
+use crate::options::DEFAULT_SPIN;
+use crate::wait::Spin;
 
 /// A socket that is one end of a channel. All clones of an end within a process share one.
 #[derive(Debug)]
 pub(crate) struct Socket {
     fd: Registered,
-    spin: Spin,
+    pub(super) spin: Spin,
 }
 
 impl AsFd for Socket {
@@ -76,7 +67,7 @@ pub(crate) fn dead() -> Result<OwnedFd> {
     Ok(dead)
 }
 
-fn set_buffer(sending: &OwnedFd, bytes: usize) -> Result<()> {
+pub(super) fn set_buffer(sending: &OwnedFd, bytes: usize) -> Result<()> {
     let failed = |source| Error::io("set the size of the channel's buffer", source);
     // KERNEL: socket(7): the kernel doubles what is asked, after cutting it to net.core.wmem_max.
     sockopt::set_socket_send_buffer_size(sending, bytes)
@@ -95,11 +86,11 @@ fn buffer_size(sending: BorrowedFd<'_>) -> Result<usize, Errno> {
 }
 
 impl Socket {
-    fn new(fd: OwnedFd) -> Self {
-        Self::with_spin(fd, Spin::DEFAULT_LIMIT)
+    pub(super) fn new(fd: OwnedFd) -> Self {
+        Self::with_spin(fd, DEFAULT_SPIN)
     }
 
-    fn with_spin(fd: OwnedFd, limit: Duration) -> Self {
+    pub(super) fn with_spin(fd: OwnedFd, limit: Duration) -> Self {
         Socket {
             fd: Registered::new(fd),
             spin: Spin::new(limit),
@@ -131,7 +122,7 @@ impl Socket {
     }
 
     /// Checks that a descriptor is a unix socket of the right type.
-    fn check_kind(fd: BorrowedFd<'_>) -> Result<()> {
+    pub(super) fn check_kind(fd: BorrowedFd<'_>) -> Result<()> {
         let refused = |reason: String| Err(Error::NotAChannel { reason });
         let failed = |errno| Error::io("look up the type of a socket", errno);
         let domain = match sockopt::socket_domain(fd) {
@@ -221,7 +212,7 @@ impl Socket {
         }
         loop {
             let mut bare = true;
-            let received = ancillary::recvmsg(self.as_fd(), buffer, flags, |fd| {
+            let received = recvmsg::recvmsg(self.as_fd(), buffer, flags, |fd| {
                 bare = false;
                 take(fd);
             });

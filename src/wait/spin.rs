@@ -10,7 +10,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::wait::Wait;
+use super::deadline::Wait;
 
 /// What one end of a channel has learned about its waits.
 #[derive(Debug)]
@@ -23,8 +23,6 @@ pub(crate) struct Spin {
 }
 
 impl Spin {
-    pub(crate) const DEFAULT_LIMIT: Duration = Duration::from_micros(50);
-
     /// At this score it waits awake.
     const ENOUGH: i32 = 4;
     const MOST: i32 = 8;

@@ -7,7 +7,7 @@ use rustix::fs::{MemfdFlags, fstat};
 use rustix::io::{Errno, pread, retry_on_intr};
 
 use crate::error::{Error, Result};
-use crate::memfd;
+use crate::sys::memfd;
 
 /// Puts `rest` into a fresh memfd.
 pub(crate) fn write(rest: &[u8]) -> Result<OwnedFd> {

@@ -1,4 +1,4 @@
-//! A whole message out, a whole message in: one packet, and the memfd that a long one needs beside it.
+//! A whole message out: encoded, split if it is long, sent as one packet.
 
 use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -6,20 +6,17 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::event::PollFlags;
 use rustix::io::Errno;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 
-use crate::buffer::{Lease, Spare};
+use super::fields::{self, Outgoing};
+use super::scratch::{Lease, Spare};
+use super::{long_text, packet};
 use crate::error::{Error, Result};
-use crate::fd::{Incoming, Outgoing};
-use crate::packet::{HEADER, MAX_PACKET, Packet};
-use crate::socket::{MAX_FDS, Received, Socket};
+use crate::limits::{HEADER, MAX_FDS, MAX_PACKET};
+use crate::sys::socket::Socket;
 use crate::wait::{Stop, Wait, until_ready};
-use crate::{fd, packet, spill};
 
 thread_local! {
     static OUTBOUND: Cell<Spare<u8>> = const { Cell::new(Spare::NONE) };
-    static INBOUND: Cell<Spare<u8>> = const { Cell::new(Spare::NONE) };
-    static LONG_TEXT: Cell<Spare<u8>> = const { Cell::new(Spare::NONE) };
 }
 
 /// Makes this thread's buffer large enough for small messages, so that a child which is forked next sends its
@@ -45,7 +42,7 @@ impl Outbound {
     /// Encodes a message whose text may have `limit` bytes.
     pub(crate) fn encode<T: Serialize>(message: &T, limit: usize) -> Result<Self> {
         let mut packet = Lease::take(&OUTBOUND);
-        let fields = fd::collect(|| packet::encode(message, limit, &mut packet))?;
+        let fields = fields::collect(|| packet::encode(message, limit, &mut packet))?;
         Ok(Outbound {
             packet,
             fields,
@@ -91,7 +88,7 @@ impl Outbound {
         }
         self.spill = match self.packet.split_at_checked(limit) {
             Some((_, [])) | None => None, // the buffer has grown since: it takes the whole packet
-            Some((inline, rest)) => Some((inline.len(), spill::write(rest)?)),
+            Some((inline, rest)) => Some((inline.len(), long_text::write(rest)?)),
         };
         Ok(())
     }
@@ -146,85 +143,4 @@ fn send_error(stop: Stop) -> Error {
         Stop::Failed(Errno::TOOMANYREFS) => Error::TooManyFdsInFlight,
         Stop::Failed(errno) => Error::io("send a message", errno),
     }
-}
-
-/// A message that has come, not yet decoded.
-#[derive(Debug)]
-pub(crate) struct Inbound {
-    packet: Lease<u8>,
-    /// Length of the packet.
-    len: usize,
-    /// The whole text, if the packet holds only its beginning.
-    long_text: Option<Lease<u8>>,
-    fds: Incoming,
-}
-
-impl Inbound {
-    /// Receives the next message, whose text may have `limit` bytes.
-    pub(crate) fn receive(socket: &Socket, limit: usize, wait: Wait) -> Result<Self> {
-        let mut packet = Lease::take(&INBOUND);
-        if packet.len() != MAX_PACKET {
-            *packet = vec![0; MAX_PACKET]; // fresh zeroed memory, which takes up none until written to
-        }
-        let mut fds = fd::incoming();
-        let received = until_ready(
-            socket,
-            PollFlags::IN,
-            Some(socket.spin()),
-            wait,
-            |may_block| socket.recv(&mut packet, |fd| fds.push(Some(fd)), may_block),
-        );
-        let len = match received {
-            Ok(Received::Packet { lost: true, .. }) => return Err(Error::FdsLost),
-            Ok(Received::Packet { len, .. }) => len,
-            Ok(Received::End) => return Err(Error::Disconnected),
-            Err(Stop::WouldBlock) => return Err(Error::Empty),
-            Err(Stop::TimedOut) => return Err(Error::TimedOut),
-            Err(Stop::Failed(errno)) => return Err(Error::io("receive a message", errno)),
-        };
-        let Some(bytes) = packet.get(..len) else {
-            return Err(Error::malformed(format!(
-                "a packet of {len} bytes is longer than the limit of {MAX_PACKET}"
-            )));
-        };
-        let long_text = match Packet::parse(bytes, limit)? {
-            Packet { missing: 0, .. } => {
-                Lease::skip(&LONG_TEXT);
-                None
-            }
-            parsed => Some(gather(parsed, &mut fds)?),
-        };
-        Ok(Inbound {
-            packet,
-            len,
-            long_text,
-            fds,
-        })
-    }
-
-    /// Decodes the message, and gives what is left of its descriptors after its fields took theirs.
-    pub(crate) fn decode<T: DeserializeOwned>(self) -> Result<(T, Incoming)> {
-        let text = match &self.long_text {
-            Some(text) => text,
-            None => self.packet.get(HEADER..self.len).unwrap_or_default(),
-        };
-        let (message, left) = fd::distribute(self.fds, || packet::decode(text));
-        Ok((message?, left))
-    }
-}
-
-/// Puts a long text together from its packet and the memfd that came with it.
-fn gather(packet: Packet<'_>, fds: &mut Incoming) -> Result<Lease<u8>> {
-    let Some(memfd) = fds.first_mut().and_then(Option::take) else {
-        return Err(Error::malformed(format!(
-            "{} bytes of text are missing and no descriptor came with the rest",
-            packet.missing
-        )));
-    };
-    fds.remove(0); // the memfd's place: it does not count for the indices in the text
-    let mut text = Lease::take(&LONG_TEXT);
-    text.clear();
-    text.extend_from_slice(packet.inline);
-    spill::read(&memfd, packet.missing, &mut text)?;
-    Ok(text)
 }

@@ -1,5 +1,8 @@
 //! How a call waits: try, and sleep in the kernel until another try is worth it.
 
+mod deadline;
+mod spin;
+
 use std::os::fd::AsFd;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -7,36 +10,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use crate::spin::{Spin, Waited};
-
-/// How long a call may wait.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Wait {
-    /// Not at all.
-    Never,
-    /// Until the deadline.
-    Until(Instant),
-    /// For as long as it takes.
-    Forever,
-}
-
-impl Wait {
-    /// Waits that long from now. A time beyond what the clock can express is for ever.
-    pub(crate) fn at_most(timeout: Duration) -> Self {
-        Instant::now()
-            .checked_add(timeout)
-            .map_or(Wait::Forever, Wait::Until)
-    }
-
-    /// Whether there is no time at all to sleep.
-    pub(crate) fn is_over(self) -> bool {
-        match self {
-            Wait::Never => true,
-            Wait::Until(deadline) => deadline <= Instant::now(),
-            Wait::Forever => false,
-        }
-    }
-}
+pub(crate) use deadline::Wait;
+pub(crate) use spin::{Spin, Waited};
 
 /// Why an operation gave up.
 #[derive(Debug)]

@@ -10,11 +10,10 @@ use rustix::event::{PollFlags, Timespec, epoll};
 use rustix::io::Errno;
 use serde::de::DeserializeOwned;
 
+use crate::channel::Receiver;
 use crate::error::{Error, Result};
-use crate::process::registry::Registered;
-use crate::receiver::Receiver;
-use crate::spin::Spin;
-use crate::wait::{Stop, Wait, until_ready};
+use crate::sys::registry::Registered;
+use crate::wait::{Spin, Stop, Wait, until_ready};
 
 /// How many receivers one look at the kernel's list tells of.
 const BATCH: usize = 64;

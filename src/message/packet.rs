@@ -7,12 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
-
-/// Bytes of a packet before the text.
-pub(crate) const HEADER: usize = 8;
-
-/// The longest packet, and so the size of a receiver's buffer.
-pub(crate) const MAX_PACKET: usize = 256 * 1024;
+use crate::limits::HEADER;
 
 /// Writes the whole packet of `message` into `packet`, whatever was there before.
 pub(crate) fn encode<T: Serialize>(message: &T, limit: usize, packet: &mut Vec<u8>) -> Result<()> {

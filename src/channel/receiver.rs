@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
-use crate::end::{End, impl_end};
+use super::endpoint::impl_end;
 use crate::error::{Error, Result};
-use crate::fd::Incoming;
-use crate::transfer::Inbound;
+use crate::message::fields::Arrived;
+use crate::message::inbound::Inbound;
+use crate::sys::shared_socket::SharedSocket;
 use crate::wait::Wait;
 
 /// The receiving end of a channel: [`channel`](crate::channel) makes it.
@@ -22,7 +23,7 @@ use crate::wait::Wait;
 /// A receiver can itself be sent, as a message or as a field of one. What arrives is a receiver of the
 /// same channel with the default [`max_message_len`](crate::Options::max_message_len).
 pub struct Receiver<T> {
-    socket: End,
+    socket: SharedSocket,
     max_message_len: usize,
     message: PhantomData<fn() -> T>,
 }
@@ -215,13 +216,13 @@ impl<T: DeserializeOwned> Receiver<T> {
     }
 
     /// Receives a message, and what is left of its descriptors after its fields took theirs.
-    fn recv_within(&self, wait: Wait) -> Result<(T, Incoming)> {
+    fn recv_within(&self, wait: Wait) -> Result<(T, Arrived)> {
         Inbound::receive(&self.socket, self.max_message_len, wait)?.decode()
     }
 }
 
 /// The message alone, if nothing is left of its descriptors.
-pub(crate) fn without_fds<T>((message, left): (T, Incoming)) -> Result<T> {
+pub(crate) fn without_fds<T>((message, left): (T, Arrived)) -> Result<T> {
     match left.iter().flatten().count() {
         0 => Ok(message),
         count => Err(Error::UnexpectedFds { count }),

@@ -1,60 +1,4 @@
-//! A channel end's hold on its socket.
-
-use std::ops::Deref;
-use std::sync::{Arc, OnceLock};
-
-use crate::socket::Socket;
-
-/// What a `Sender` or a `Receiver` holds: a share of a socket, and later perhaps of a duplicate of it.
-///
-/// After a fork the child has copies of all clones of an end in its memory, those that nothing there will
-/// ever drop included, as they lie in the frames of functions that run in the parent only. An end that is
-/// given to a child must not share its socket with these, or it would stay open after the child drops
-/// it. So it is moved to a socket of its own, through a shared reference: ends are found by
-/// serializing what holds them.
-#[derive(Debug)]
-pub(crate) struct End {
-    socket: Arc<Socket>,
-    /// Where it has moved: a chain as long as the generations of processes that it went through.
-    moved: OnceLock<Box<End>>,
-}
-
-impl End {
-    pub(crate) fn new(socket: Arc<Socket>) -> Self {
-        let moved = OnceLock::new();
-        End { socket, moved }
-    }
-
-    /// Goes on with another socket.
-    pub(crate) fn move_to(&self, socket: Arc<Socket>) {
-        if let Err(fresh) = self.last().moved.set(Box::new(End::new(socket))) {
-            self.move_to(fresh.socket); // somebody else was faster, so there is a new last one
-        }
-    }
-
-    fn last(&self) -> &End {
-        let mut end = self;
-        while let Some(next) = end.moved.get() {
-            end = next;
-        }
-        end
-    }
-
-    pub(crate) fn into_socket(mut self) -> Arc<Socket> {
-        while let Some(next) = self.moved.take() {
-            self = *next;
-        }
-        self.socket
-    }
-}
-
-impl Deref for End {
-    type Target = Arc<Socket>;
-
-    fn deref(&self) -> &Arc<Socket> {
-        &self.last().socket
-    }
-}
+//! What both ends of a channel have in common.
 
 /// What a `Sender` and a `Receiver` have in common: how they are made, shared, sent, and turned into
 /// descriptors and back.
@@ -67,16 +11,16 @@ macro_rules! impl_end {
 
             use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-            use crate::end::End;
             use crate::error::{Error, Result};
-            use crate::fd;
+            use crate::message::fields;
             use crate::options::DEFAULT_MAX_MESSAGE_LEN;
-            use crate::socket::Socket;
+            use crate::sys::shared_socket::SharedSocket;
+            use crate::sys::socket::Socket;
 
             impl<T> $End<T> {
                 pub(crate) fn new(socket: Arc<Socket>, max_message_len: usize) -> Self {
                     $End {
-                        socket: End::new(socket),
+                        socket: SharedSocket::new(socket),
                         max_message_len,
                         message: std::marker::PhantomData,
                     }
@@ -133,13 +77,13 @@ macro_rules! impl_end {
 
             impl<T> Serialize for $End<T> {
                 fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                    fd::carry_end(serializer, &self.socket)
+                    fields::carry_end(serializer, &self.socket)
                 }
             }
 
             impl<'de, T> Deserialize<'de> for $End<T> {
                 fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                    let end = $End::try_from(fd::claim(deserializer)?);
+                    let end = $End::try_from(fields::claim(deserializer)?);
                     end.map_err(|error| de::Error::custom(error.whole_text()))
                 }
             }

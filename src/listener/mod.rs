@@ -1,5 +1,8 @@
 //! Channels between processes that are no relatives: one listens at a name, any number connect to it.
 
+mod connect;
+mod socket_file;
+
 use std::fmt;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -12,16 +15,18 @@ use rustix::event::PollFlags;
 use rustix::io::Errno;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use crate::channel::Receiver;
 #[cfg(doc)]
-use crate::Sender;
-use crate::end::End;
+use crate::channel::Sender;
 use crate::error::{Error, Result};
-use crate::fd;
+use crate::message::fields;
 use crate::options::{DEFAULT_MAX_MESSAGE_LEN, Options};
-use crate::receiver::Receiver;
-use crate::socket::{Address, Peer, Socket};
-use crate::socket_file::SocketFile;
+use crate::sys::address::Address;
+use crate::sys::peer::Peer;
+use crate::sys::shared_socket::SharedSocket;
+use crate::sys::socket::Socket;
 use crate::wait::{Stop, Wait, until_ready};
+use socket_file::SocketFile;
 
 /// Listens at a name for processes that [`connect`](Sender::connect), each of which becomes a channel.
 ///
@@ -100,7 +105,7 @@ use crate::wait::{Stop, Wait, until_ready};
 pub struct Listener<T> {
     /// Of all clones in the process that bound it.
     file: Option<Arc<SocketFile>>,
-    socket: End,
+    socket: SharedSocket,
     /// Whether another process may have got this clone.
     given: AtomicBool,
     /// Of the receivers that are accepted.
@@ -169,7 +174,7 @@ impl<T> Listener<T> {
     fn new(file: Option<Arc<SocketFile>>, socket: Arc<Socket>, max_message_len: usize) -> Self {
         Listener {
             file,
-            socket: End::new(socket),
+            socket: SharedSocket::new(socket),
             given: AtomicBool::new(false),
             max_message_len,
             message: PhantomData,
@@ -328,13 +333,13 @@ impl<T> Clone for Listener<T> {
 impl<T> Serialize for Listener<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.given.store(true, Ordering::Relaxed);
-        fd::carry_end(serializer, &self.socket)
+        fields::carry_end(serializer, &self.socket)
     }
 }
 
 impl<'de, T> Deserialize<'de> for Listener<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match Socket::adopt_listening(fd::claim(deserializer)?) {
+        match Socket::adopt_listening(fields::claim(deserializer)?) {
             Ok(socket) => Ok(Self::new(None, Arc::new(socket), DEFAULT_MAX_MESSAGE_LEN)),
             Err(error) => Err(de::Error::custom(error.whole_text())),
         }

@@ -4,13 +4,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Listener;
+use crate::channel::Sender;
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::Result;
-use crate::listener::Listener;
 use crate::options::Options;
-use crate::sender::Sender;
-use crate::socket::{Address, Socket};
+use crate::sys::address::Address;
+use crate::sys::socket::Socket;
 use crate::wait::Wait;
 
 impl<T> Sender<T> {

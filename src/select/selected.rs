@@ -5,11 +5,11 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use serde::de::DeserializeOwned;
 
-use crate::error::{Error, Result};
-use crate::receiver::Receiver;
 #[cfg(doc)]
-use crate::sender::Sender;
-use crate::transfer::Inbound;
+use crate::channel::Sender;
+use crate::channel::{Receiver, without_fds};
+use crate::error::{Error, Result};
+use crate::message::inbound::Inbound;
 
 /// The case of a [`Select`](crate::Select) that has happened.
 ///
@@ -44,7 +44,7 @@ impl Selected {
     /// - As [`Receiver::recv`].
     /// - [`Error::Io`] of kind `InvalidInput` if this is not a receive, or another receiver's.
     pub fn recv<T: DeserializeOwned>(self, receiver: &Receiver<T>) -> Result<T> {
-        crate::receiver::without_fds(self.received(receiver)?.decode()?)
+        without_fds(self.received(receiver)?.decode()?)
     }
 
     /// Takes the message that `receiver` has received and the descriptors beside it. Never blocks.

@@ -1,5 +1,9 @@
 //! Waiting for the first of several sends, receives and events.
 
+mod macros;
+mod receiver_set;
+mod selected;
+
 use std::borrow::Borrow;
 use std::cell::Cell;
 use std::fmt;
@@ -11,14 +15,16 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags};
 use serde::Serialize;
 
+use crate::channel::{Receiver, Sender};
 use crate::error::{Error, Result};
-use crate::receiver::Receiver;
-use crate::selected::{Outcome, Selected};
-use crate::sender::Sender;
-use crate::socket::Socket;
-use crate::spin::{Spin, Waited};
-use crate::transfer::{Inbound, Outbound};
-use crate::wait::{Pause, Stop, Wait};
+use crate::message::inbound::Inbound;
+use crate::message::outbound::Outbound;
+use crate::sys::socket::Socket;
+use crate::wait::{Pause, Spin, Stop, Wait, Waited};
+use selected::Outcome;
+
+pub use receiver_set::{Key, ReceiverSet};
+pub use selected::Selected;
 
 /// A set of cases, of which one is to happen: the first that can.
 ///
