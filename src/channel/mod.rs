@@ -13,8 +13,6 @@ use crate::sys::socket;
 pub use receiver::{IntoIter, Iter, Receiver, TryIter};
 pub use sender::Sender;
 
-pub(crate) use receiver::without_fds;
-
 /// Makes a channel with the default [`Options`].
 ///
 /// Both descriptors are close-on-exec. Never blocks.

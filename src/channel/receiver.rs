@@ -8,7 +8,6 @@ use serde::de::DeserializeOwned;
 
 use super::endpoint::impl_end;
 use crate::error::{Error, Result};
-use crate::message::fields::Arrived;
 use crate::message::inbound::Inbound;
 use crate::sys::shared_socket::SharedSocket;
 use crate::wait::Wait;
@@ -84,7 +83,7 @@ impl<T: DeserializeOwned> Receiver<T> {
     /// # Ok::<(), Error>(())
     /// ```
     pub fn recv(&self) -> Result<T> {
-        self.recv_without_fds(Wait::Forever)
+        self.recv_within(Wait::Forever)
     }
 
     /// Receives the next message, and the descriptors that came beside it: those of
@@ -115,8 +114,7 @@ impl<T: DeserializeOwned> Receiver<T> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn recv_with_fds(&self) -> Result<(T, Vec<OwnedFd>)> {
-        let (message, mut left) = self.recv_within(Wait::Forever)?;
-        Ok((message, left.drain(..).flatten().collect()))
+        self.receive(Wait::Forever)?.decode_with_fds()
     }
 
     /// Receives a message if one is waiting. Never blocks.
@@ -137,7 +135,7 @@ impl<T: DeserializeOwned> Receiver<T> {
     /// # Ok::<(), Error>(())
     /// ```
     pub fn try_recv(&self) -> Result<T> {
-        self.recv_without_fds(Wait::Never)
+        self.recv_within(Wait::Never)
     }
 
     /// Receives the next message, waiting for at most `timeout`.
@@ -163,7 +161,7 @@ impl<T: DeserializeOwned> Receiver<T> {
     /// # Ok::<(), Error>(())
     /// ```
     pub fn recv_timeout(&self, timeout: Duration) -> Result<T> {
-        self.recv_without_fds(Wait::at_most(timeout))
+        self.recv_within(Wait::at_most(timeout))
     }
 
     /// Iterates over the messages, blocking for each as [`recv`](Self::recv) does.
@@ -211,21 +209,14 @@ impl<T: DeserializeOwned> Receiver<T> {
         TryIter { receiver: self }
     }
 
-    fn recv_without_fds(&self, wait: Wait) -> Result<T> {
-        without_fds(self.recv_within(wait)?)
+    #[inline]
+    fn recv_within(&self, wait: Wait) -> Result<T> {
+        self.receive(wait)?.decode()
     }
 
-    /// Receives a message, and what is left of its descriptors after its fields took theirs.
-    fn recv_within(&self, wait: Wait) -> Result<(T, Arrived)> {
-        Inbound::receive(&self.socket, self.max_message_len, wait)?.decode()
-    }
-}
-
-/// The message alone, if nothing is left of its descriptors.
-pub(crate) fn without_fds<T>((message, left): (T, Arrived)) -> Result<T> {
-    match left.iter().flatten().count() {
-        0 => Ok(message),
-        count => Err(Error::UnexpectedFds { count }),
+    #[inline]
+    fn receive(&self, wait: Wait) -> Result<Inbound> {
+        Inbound::receive(&self.socket, self.max_message_len, wait)
     }
 }
 

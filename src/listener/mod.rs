@@ -25,7 +25,7 @@ use crate::sys::address::Address;
 use crate::sys::peer::Peer;
 use crate::sys::shared_socket::SharedSocket;
 use crate::sys::socket::Socket;
-use crate::wait::{Stop, Wait, until_ready};
+use crate::wait::{Wait, until_ready};
 use socket_file::SocketFile;
 
 /// Listens at a name for processes that [`connect`](Sender::connect), each of which becomes a channel.
@@ -304,10 +304,8 @@ impl<T> Listener<T> {
                 let receiver = Receiver::new(Arc::new(socket), self.max_message_len);
                 Ok((receiver, peer))
             }
-            Err(Stop::WouldBlock) => Err(Error::Empty),
-            Err(Stop::TimedOut) => Err(Error::TimedOut),
             Ok(None) => Err(Error::Disconnected),
-            Err(Stop::Failed(errno)) => Err(Error::io("accept a client", errno)),
+            Err(stop) => Err(stop.into_error("accept a client", Error::Empty)),
         }
     }
 }

@@ -1,15 +1,17 @@
 //! The descriptors that a message's fields refer to: collected while it is encoded, handed out while it is
 //! decoded.
+//!
+//! Most messages have none, and pay for no more than a [`Cell`] that says which message is in progress. The
+//! descriptors themselves lie in lists of the thread, which only `#[cold]` code touches. A message may be sent or
+//! received in the middle of another one: guards bring back what was in progress, also when it panics.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
-use std::thread::LocalKey;
 
 use serde::{Deserialize, Deserializer, Serializer, de, ser};
 
-use super::scratch::{Lease, Spare};
 use crate::error::{Error, Result};
 use crate::limits::MAX_FDS;
 use crate::sys::shared_socket::SharedSocket;
@@ -61,95 +63,147 @@ impl AsFd for Carried {
     }
 }
 
-/// The descriptors of the message that is being encoded.
-#[derive(Debug)]
-pub(crate) struct Outgoing {
-    pub(crate) fds: Lease<Carried>,
-    /// How many there would be without the limit of a packet.
-    pub(crate) count: usize,
-    // Boxed, as the list is moved several times for each message.
-    error: Option<Box<Error>>,
-    /// Instead of sending them: a search for what a value holds.
-    survey: Option<Box<Survey>>,
-}
-
 /// What a value that is serialized has come to.
 pub(crate) enum Found<'a> {
     End(&'a SharedSocket),
     Fd(RawFd),
 }
 
-/// The descriptors of the message that is being decoded. `None`: taken by a field.
-pub(crate) type Arrived = Lease<Option<OwnedFd>>;
+/// What this thread is serializing, as far as descriptors are concerned.
+// Without a destructor, so that it works in a thread that is being torn down.
+#[derive(Clone, Copy)]
+struct Encoding {
+    purpose: Purpose,
+    /// Whether a descriptor could not be duplicated: `FAILURE` says why.
+    failed: bool,
+    /// Where its descriptors begin in `CARRIED`, behind those of the messages that this one is in the middle of.
+    first: usize,
+    /// How many it has there.
+    carried: usize,
+    /// How many there would be without the limit of a packet.
+    count: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// Something that wormhole does not know of.
+    Foreign,
+    /// To be sent.
+    Send,
+    /// To find what a value holds. Nothing is duplicated.
+    Search,
+}
 
 thread_local! {
-    static OUTGOING: RefCell<Option<Outgoing>> = const { RefCell::new(None) };
-    static INCOMING: RefCell<Option<Arrived>> = const { RefCell::new(None) };
-    static SPARE_OUTGOING: Cell<Spare<Carried>> = const { Cell::new(Spare::NONE) };
-    static SPARE_INCOMING: Cell<Spare<Option<OwnedFd>>> = const { Cell::new(Spare::NONE) };
+    static ENCODING: Cell<Encoding> = const {
+        Cell::new(Encoding { purpose: Purpose::Foreign, failed: false, first: 0, carried: 0, count: 0 })
+    };
+    static CARRIED: RefCell<Vec<Carried>> = const { RefCell::new(Vec::new()) };
+    static FAILURE: Cell<Option<Box<Error>>> = const { Cell::new(None) };
+    static SURVEY: RefCell<Option<Box<Survey>>> = const { RefCell::new(None) };
+    /// How many descriptors came with the message that is being decoded, if one is.
+    static DECODING: Cell<Option<usize>> = const { Cell::new(None) };
+    /// Those descriptors, if there are any. `None`: taken by a field.
+    static ARRIVED: RefCell<Vec<Option<OwnedFd>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Runs `body` with `list` in charge of the descriptors, and gives back what is left in it. The list
-/// before it comes back on every way out, a panic included, so that a message may be sent or received in
-/// the middle of another one.
-fn scoped<L: 'static, R>(
-    slot: &'static LocalKey<RefCell<Option<L>>>,
-    list: L,
-    body: impl FnOnce() -> R,
-) -> (R, Option<L>) {
-    struct Restore<L: 'static> {
-        slot: &'static LocalKey<RefCell<Option<L>>>,
-        outer: Option<Option<L>>,
-    }
+/// Brings back the message in whose middle another one was encoded.
+struct Resume(Encoding);
 
-    impl<L> Restore<L> {
-        fn restore(&mut self) -> Option<L> {
-            let outer = self.outer.take()?;
-            self.slot.try_with(|slot| slot.replace(outer)).ok()?
-        }
+impl Resume {
+    /// Begins to encode, for that purpose.
+    #[inline]
+    fn after(purpose: Purpose) -> Self {
+        let outer = ENCODING.get();
+        ENCODING.set(Encoding {
+            purpose,
+            failed: false,
+            first: outer.first + outer.carried,
+            carried: 0,
+            count: 0,
+        });
+        Resume(outer)
     }
-
-    impl<L> Drop for Restore<L> {
-        fn drop(&mut self) {
-            self.restore();
-        }
-    }
-
-    let mut list = Some(list);
-    // While the thread is being torn down there are no thread-locals. Then no field finds the list.
-    let outer = slot.try_with(|slot| slot.replace(list.take())).ok();
-    let mut restore = Restore { slot, outer };
-    let result = body();
-    (result, restore.restore().or(list))
 }
 
-/// Runs `encode`, and gives the descriptors of the fields that it serialized.
-pub(crate) fn collect(encode: impl FnOnce() -> Result<()>) -> Result<Outgoing> {
-    let (encoded, outgoing) = scoped(&OUTGOING, Outgoing::new(None), encode);
-    let outgoing = outgoing.unwrap_or_else(|| Outgoing::new(None));
-    match outgoing.error {
-        Some(error) => Err(*error), // the cause of what serde_json could only call a failure
-        None => encoded.map(|()| outgoing),
+impl Drop for Resume {
+    #[inline]
+    fn drop(&mut self) {
+        let inner = ENCODING.replace(self.0);
+        if inner.carried > 0 {
+            forget_carried(inner.first);
+        }
     }
+}
+
+/// Closes the descriptors from `first` on: those of a message that has failed, or has been taken care of.
+#[cold]
+fn forget_carried(first: usize) {
+    let _ = CARRIED.try_with(|all| {
+        let mut all = all.borrow_mut();
+        all.truncate(first);
+    });
+}
+
+/// Runs `encode`, and puts the descriptors of the fields that it serialized into `fds`. Gives their number, as if
+/// packets had no limit.
+#[inline]
+pub(super) fn collect(
+    fds: &mut Vec<Carried>,
+    encode: impl FnOnce() -> Result<()>,
+) -> Result<usize> {
+    let resume = Resume::after(Purpose::Send);
+    let encoded = encode();
+    let message = ENCODING.get();
+    if message.count == 0 {
+        drop(resume);
+        return encoded.map(|()| 0);
+    }
+    take_carried(message, fds);
+    drop(resume);
+    if message.failed {
+        // The cause of what serde_json could only call a failure.
+        if let Ok(Some(error)) = FAILURE.try_with(Cell::take) {
+            return Err(*error);
+        }
+    }
+    encoded.map(|()| message.count)
+}
+
+#[cold]
+fn take_carried(message: Encoding, fds: &mut Vec<Carried>) {
+    let _ = CARRIED.try_with(|all| fds.extend(all.borrow_mut().drain(message.first..)));
+}
+
+/// Whether this thread is serializing a message that is to be sent.
+pub(crate) fn is_sending() -> bool {
+    ENCODING.get().purpose == Purpose::Send
 }
 
 /// Runs `encode`, and notes in `survey` what it comes across. Nothing is duplicated.
 pub(crate) fn search(survey: Survey, encode: impl FnOnce() -> Result<()>) -> Result<Survey> {
-    let (encoded, outgoing) = scoped(&OUTGOING, Outgoing::new(Some(Box::new(survey))), encode);
-    encoded?;
-    let survey = outgoing.and_then(|outgoing| outgoing.survey);
-    Ok(*survey.unwrap_or_default())
-}
+    /// Brings back the search in whose middle this one is.
+    struct Outer(Option<Option<Box<Survey>>>);
 
-impl Outgoing {
-    fn new(survey: Option<Box<Survey>>) -> Self {
-        Outgoing {
-            fds: Lease::take(&SPARE_OUTGOING),
-            count: 0,
-            error: None,
-            survey,
+    impl Outer {
+        fn resume(&mut self) -> Option<Box<Survey>> {
+            let outer = self.0.take()?;
+            SURVEY.try_with(|slot| slot.replace(outer)).ok()?
         }
     }
+
+    impl Drop for Outer {
+        fn drop(&mut self) {
+            self.resume();
+        }
+    }
+
+    let _resume = Resume::after(Purpose::Search);
+    let survey = Some(Box::new(survey));
+    let mut outer = Outer(SURVEY.try_with(|slot| slot.replace(survey)).ok());
+    encode()?;
+    let found = outer.resume();
+    Ok(found.map(|found| *found).unwrap_or_default())
 }
 
 /// Adds a descriptor to the message that is being encoded, and writes its index.
@@ -158,37 +212,51 @@ pub(crate) fn carry<S: Serializer>(
     found: Found<'_>,
     fd: impl FnOnce() -> Result<Carried>,
 ) -> Result<S::Ok, S::Error> {
-    let index = OUTGOING.try_with(|outgoing| {
-        let mut outgoing = outgoing.borrow_mut();
-        let outgoing = outgoing
-            .as_mut()
-            .ok_or("a descriptor or a channel end can only be serialized by a wormhole send")?;
-        let index = outgoing.count;
-        outgoing.count += 1;
-        if let Some(survey) = &mut outgoing.survey {
+    let mut message = ENCODING.get();
+    let index = message.count;
+    message.count += 1;
+    let noted = match message.purpose {
+        Purpose::Foreign => {
+            Err("a descriptor or a channel end can only be serialized by a wormhole send")
+        }
+        Purpose::Search => note(found),
+        // Beyond the limit they are only counted, for the error.
+        Purpose::Send if index >= MAX_FDS || message.failed => Ok(()),
+        Purpose::Send => match fd() {
+            Ok(fd) => {
+                let pushed = CARRIED.try_with(|all| all.borrow_mut().push(fd));
+                message.carried += usize::from(pushed.is_ok());
+                pushed.map_err(|_| TORN_DOWN)
+            }
+            Err(error) => {
+                message.failed = true;
+                let _ = FAILURE.try_with(|failure| failure.set(Some(Box::new(error))));
+                Err("a descriptor could not be duplicated")
+            }
+        },
+    };
+    if message.purpose != Purpose::Foreign {
+        ENCODING.set(message);
+    }
+    match noted {
+        Ok(()) => serializer.serialize_u64(index as u64),
+        Err(reason) => Err(ser::Error::custom(reason)),
+    }
+}
+
+const TORN_DOWN: &str = "the thread is being torn down";
+
+/// Notes in the survey that is going on what it has come across.
+fn note(found: Found<'_>) -> Result<(), &'static str> {
+    let noted = SURVEY.try_with(|survey| {
+        if let Some(survey) = &mut *survey.borrow_mut() {
             match found {
                 Found::End(end) => survey.found_end(end),
                 Found::Fd(number) => survey.found_fd(number),
             }
-            return Ok(index);
         }
-        // Beyond the limit they are only counted, for the error.
-        if index < MAX_FDS && outgoing.error.is_none() {
-            match fd() {
-                Ok(fd) => outgoing.fds.push(fd),
-                Err(error) => {
-                    outgoing.error = Some(Box::new(error));
-                    return Err("a descriptor could not be duplicated");
-                }
-            }
-        }
-        Ok(index)
     });
-    match index {
-        Ok(Ok(index)) => serializer.serialize_u64(index as u64),
-        Ok(Err(reason)) => Err(ser::Error::custom(reason)),
-        Err(_) => Err(ser::Error::custom("the thread is being torn down")),
-    }
+    noted.map_err(|_| TORN_DOWN)
 }
 
 /// Adds a channel end to the message that is being encoded, and writes its index.
@@ -200,33 +268,63 @@ pub(crate) fn carry_end<S: Serializer>(
     carry(serializer, Found::End(end), share)
 }
 
-/// An empty list for the descriptors of the next message.
-pub(crate) fn arrived() -> Arrived {
-    Lease::take(&SPARE_INCOMING)
+/// Runs `decode`, whose fields take descriptors out of `fds`.
+#[inline]
+pub(super) fn distribute<R>(fds: &mut Vec<Option<OwnedFd>>, decode: impl FnOnce() -> R) -> R {
+    /// Brings back the message in whose middle another one was decoded.
+    struct Resume(Option<usize>);
+
+    impl Drop for Resume {
+        #[inline]
+        fn drop(&mut self) {
+            DECODING.set(self.0);
+        }
+    }
+
+    let _resume = Resume(DECODING.replace(Some(fds.len())));
+    if fds.is_empty() {
+        return decode();
+    }
+    with_arrived(fds, decode)
 }
 
-/// Runs `decode`, whose fields take descriptors from `list`, and gives back those that none took.
-pub(crate) fn distribute<R>(list: Arrived, decode: impl FnOnce() -> R) -> (R, Arrived) {
-    let (decoded, left) = scoped(&INCOMING, list, decode);
-    (decoded, left.unwrap_or_else(arrived))
+#[cold]
+#[inline(never)]
+fn with_arrived<R>(fds: &mut Vec<Option<OwnedFd>>, decode: impl FnOnce() -> R) -> R {
+    /// Exchanges the list for that of the message in whose middle this one is, and back.
+    struct Exchange<'a>(&'a mut Vec<Option<OwnedFd>>);
+
+    impl Exchange<'_> {
+        fn exchange(&mut self) {
+            let _ = ARRIVED.try_with(|slot| std::mem::swap(&mut *slot.borrow_mut(), self.0));
+        }
+    }
+
+    impl Drop for Exchange<'_> {
+        fn drop(&mut self) {
+            self.exchange();
+        }
+    }
+
+    let mut lists = Exchange(fds);
+    lists.exchange();
+    decode()
 }
 
 /// Reads an index and takes its descriptor out of the message that is being decoded.
 pub(crate) fn claim<'de, D: Deserializer<'de>>(deserializer: D) -> Result<OwnedFd, D::Error> {
     let index = u64::deserialize(deserializer)?;
-    let claimed = INCOMING.try_with(|incoming| {
-        let mut incoming = incoming.borrow_mut();
-        let Some(incoming) = incoming.as_mut() else {
-            return Err(
-                "a descriptor or a channel end can only be deserialized by a wormhole receive"
-                    .to_owned(),
-            );
-        };
-        let count = incoming.len();
-        match usize::try_from(index)
-            .ok()
-            .and_then(|index| incoming.get_mut(index))
-        {
+    let Some(count) = DECODING.get() else {
+        return Err(de::Error::custom(
+            "a descriptor or a channel end can only be deserialized by a wormhole receive",
+        ));
+    };
+    let claimed = ARRIVED.try_with(|arrived| {
+        let mut arrived = arrived.borrow_mut();
+        // With no descriptors of its own, the list is that of the message around this one.
+        let own = arrived.get_mut(..count).unwrap_or_default();
+        let place = usize::try_from(index).ok();
+        match place.and_then(|place| own.get_mut(place)) {
             None => Err(format!(
                 "descriptor {index} of a message that carries {count} (the first is 0)"
             )),
@@ -236,6 +334,6 @@ pub(crate) fn claim<'de, D: Deserializer<'de>>(deserializer: D) -> Result<OwnedF
         }
     });
     claimed
-        .unwrap_or_else(|_| Err("the thread is being torn down".to_owned()))
+        .unwrap_or_else(|_| Err(TORN_DOWN.to_owned()))
         .map_err(de::Error::custom)
 }

@@ -1,91 +1,115 @@
 //! A whole message in: received as one packet, put together with its memfd, decoded.
 
-use std::cell::Cell;
+use std::os::fd::OwnedFd;
 
 use rustix::event::PollFlags;
 use serde::de::DeserializeOwned;
 
-use super::fields::{self, Arrived};
-use super::long_text;
 use super::packet::{self, Packet};
-use super::scratch::{Lease, Spare};
+use super::scratch::{Arriving, Lease};
+use super::{fields, long_text};
 use crate::error::{Error, Result};
 use crate::limits::{HEADER, MAX_PACKET};
 use crate::sys::socket::{Received, Socket};
 use crate::wait::{Stop, Wait, until_ready};
 
-thread_local! {
-    static INBOUND: Cell<Spare<u8>> = const { Cell::new(Spare::NONE) };
-    static LONG_TEXT: Cell<Spare<u8>> = const { Cell::new(Spare::NONE) };
-}
-
 /// A message that has come, not yet decoded.
 #[derive(Debug)]
 pub(crate) struct Inbound {
-    packet: Lease<u8>,
+    scratch: Lease<Arriving>,
     /// Length of the packet.
     len: usize,
-    /// The whole text, if the packet holds only its beginning.
-    long_text: Option<Lease<u8>>,
-    fds: Arrived,
+    /// Whether the packet holds only the beginning of the text. Then all of it is in `long_text`.
+    is_long: bool,
 }
 
 impl Inbound {
     /// Receives the next message, whose text may have `limit` bytes.
+    #[inline]
     pub(crate) fn receive(socket: &Socket, limit: usize, wait: Wait) -> Result<Self> {
-        let mut packet = Lease::take(&INBOUND);
-        if packet.len() != MAX_PACKET {
-            *packet = vec![0; MAX_PACKET]; // fresh zeroed memory, which takes up none until written to
-        }
-        let mut fds = fields::arrived();
+        let mut scratch = Lease::<Arriving>::take();
+        scratch.make_room();
+        let Arriving { packet, fds, .. } = &mut *scratch;
         let received = until_ready(
             socket,
             PollFlags::IN,
             Some(socket.spin()),
             wait,
-            |may_block| socket.recv(&mut packet, |fd| fds.push(Some(fd)), may_block),
+            |may_block| socket.recv(packet, |fd| fds.push(Some(fd)), may_block),
         );
         let len = match received {
-            Ok(Received::Packet { lost: true, .. }) => return Err(Error::FdsLost),
-            Ok(Received::Packet { len, .. }) => len,
-            Ok(Received::End) => return Err(Error::Disconnected),
-            Err(Stop::WouldBlock) => return Err(Error::Empty),
-            Err(Stop::TimedOut) => return Err(Error::TimedOut),
-            Err(Stop::Failed(errno)) => return Err(Error::io("receive a message", errno)),
+            Ok(Received::Packet { len, lost: false }) => len,
+            nothing => return Err(receive_error(nothing)),
         };
-        let Some(bytes) = packet.get(..len) else {
+        let is_long = scratch.complete(len, limit)?;
+        Ok(Inbound {
+            scratch,
+            len,
+            is_long,
+        })
+    }
+
+    /// Decodes the message, whose fields must take all of its descriptors.
+    #[inline]
+    pub(crate) fn decode<T: DeserializeOwned>(mut self) -> Result<T> {
+        let message = self.read()?;
+        let fds = &self.scratch.fds;
+        if !fds.is_empty() {
+            let count = fds.iter().flatten().count();
+            if count > 0 {
+                return Err(Error::UnexpectedFds { count });
+            }
+        }
+        Ok(message)
+    }
+
+    /// Decodes the message, and gives the descriptors that its fields leave.
+    pub(crate) fn decode_with_fds<T: DeserializeOwned>(mut self) -> Result<(T, Vec<OwnedFd>)> {
+        let message = self.read()?;
+        Ok((message, self.scratch.fds.drain(..).flatten().collect()))
+    }
+
+    #[inline]
+    fn read<T: DeserializeOwned>(&mut self) -> Result<T> {
+        let Arriving {
+            packet,
+            long_text,
+            fds,
+            ..
+        } = &mut *self.scratch;
+        let text = match self.is_long {
+            true => long_text,
+            false => packet.get(HEADER..self.len).unwrap_or_default(),
+        };
+        fields::distribute(fds, || packet::decode(text))
+    }
+}
+
+impl Arriving {
+    /// Checks a packet of that length, and fetches what it lacks of its text. Says whether it lacks any.
+    #[inline]
+    fn complete(&mut self, len: usize, limit: usize) -> Result<bool> {
+        let Some(bytes) = self.packet.get(..len) else {
             return Err(Error::malformed(format!(
                 "a packet of {len} bytes is longer than the limit of {MAX_PACKET}"
             )));
         };
-        let long_text = match Packet::parse(bytes, limit)? {
+        match Packet::parse(bytes, limit)? {
             Packet { missing: 0, .. } => {
-                Lease::skip(&LONG_TEXT);
-                None
+                self.long_text.clear();
+                Ok(false)
             }
-            parsed => Some(gather(parsed, &mut fds)?),
-        };
-        Ok(Inbound {
-            packet,
-            len,
-            long_text,
-            fds,
-        })
-    }
-
-    /// Decodes the message, and gives what is left of its descriptors after its fields took theirs.
-    pub(crate) fn decode<T: DeserializeOwned>(self) -> Result<(T, Arrived)> {
-        let text = match &self.long_text {
-            Some(text) => text,
-            None => self.packet.get(HEADER..self.len).unwrap_or_default(),
-        };
-        let (message, left) = fields::distribute(self.fds, || packet::decode(text));
-        Ok((message?, left))
+            parsed => {
+                gather(&parsed, &mut self.fds, &mut self.long_text)?;
+                Ok(true)
+            }
+        }
     }
 }
 
 /// Puts a long text together from its packet and the memfd that came with it.
-fn gather(packet: Packet<'_>, fds: &mut Arrived) -> Result<Lease<u8>> {
+#[cold]
+fn gather(packet: &Packet<'_>, fds: &mut Vec<Option<OwnedFd>>, text: &mut Vec<u8>) -> Result<()> {
     let Some(memfd) = fds.first_mut().and_then(Option::take) else {
         return Err(Error::malformed(format!(
             "{} bytes of text are missing and no descriptor came with the rest",
@@ -93,9 +117,17 @@ fn gather(packet: Packet<'_>, fds: &mut Arrived) -> Result<Lease<u8>> {
         )));
     };
     fds.remove(0); // the memfd's place: it does not count for the indices in the text
-    let mut text = Lease::take(&LONG_TEXT);
     text.clear();
     text.extend_from_slice(packet.inline);
-    long_text::read(&memfd, packet.missing, &mut text)?;
-    Ok(text)
+    long_text::read(&memfd, packet.missing, text)
+}
+
+/// Why there is no message.
+#[cold]
+fn receive_error(received: Result<Received, Stop>) -> Error {
+    match received {
+        Ok(Received::Packet { .. }) => Error::FdsLost,
+        Ok(Received::End) => Error::Disconnected,
+        Err(stop) => stop.into_error("receive a message", Error::Empty),
+    }
 }

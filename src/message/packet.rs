@@ -14,12 +14,13 @@ pub(crate) fn encode<T: Serialize>(message: &T, limit: usize, packet: &mut Vec<u
     packet.clear();
     packet.extend_from_slice(&[0; HEADER]);
     let mut text = Text {
+        room: packet.capacity().min(HEADER.saturating_add(limit)),
         packet,
         limit,
-        len: 0,
+        beyond: 0,
     };
     let encoded = serde_json::to_writer(&mut text, message);
-    let len = text.len;
+    let len = (text.packet.len() - HEADER) as u64 + text.beyond;
     encoded.map_err(Error::encode::<T>)?;
     if len > limit as u64 {
         return Err(Error::TooLarge {
@@ -37,7 +38,29 @@ pub(crate) fn encode<T: Serialize>(message: &T, limit: usize, packet: &mut Vec<u
 struct Text<'a> {
     packet: &'a mut Vec<u8>,
     limit: usize,
-    len: u64,
+    /// Up to this length the packet takes bytes without a question: there is memory, and the limit allows it.
+    room: usize,
+    /// Bytes that came after the limit was reached.
+    beyond: u64,
+}
+
+impl Text<'_> {
+    #[cold]
+    #[inline(never)]
+    fn append_or_count(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let most = HEADER.saturating_add(self.limit);
+        if self.beyond > 0 || bytes.len() > most.saturating_sub(self.packet.len()) {
+            self.beyond += bytes.len() as u64;
+            self.room = 0; // from here on nothing is appended
+            return Ok(());
+        }
+        self.packet
+            .try_reserve(bytes.len())
+            .map_err(|_| io::ErrorKind::OutOfMemory)?;
+        self.room = self.packet.capacity().min(most);
+        self.packet.extend_from_slice(bytes);
+        Ok(())
+    }
 }
 
 impl io::Write for Text<'_> {
@@ -49,14 +72,11 @@ impl io::Write for Text<'_> {
 
     #[inline]
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.len += bytes.len() as u64;
-        if self.len <= self.limit as u64 {
-            self.packet
-                .try_reserve(bytes.len())
-                .map_err(|_| io::ErrorKind::OutOfMemory)?;
+        if bytes.len() <= self.room.saturating_sub(self.packet.len()) {
             self.packet.extend_from_slice(bytes);
+            return Ok(());
         }
-        Ok(())
+        self.append_or_count(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {

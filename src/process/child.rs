@@ -16,7 +16,7 @@ use super::outcome::Delivery;
 use crate::channel::Receiver;
 use crate::error::{ChildEnd, Error, Result};
 use crate::sys::registry::Registered;
-use crate::wait::{Stop, Wait, until_ready};
+use crate::wait::{Wait, until_ready};
 
 /// A child process that [`spawn`](crate::spawn) started, and that returns an `R`.
 ///
@@ -254,9 +254,7 @@ impl Process {
         });
         match reaped {
             Ok(end) => Ok(self.end.insert(end).clone()),
-            Err(Stop::WouldBlock) => Err(Error::Empty),
-            Err(Stop::TimedOut) => Err(Error::TimedOut),
-            Err(Stop::Failed(errno)) => Err(Error::io("wait for a child", errno)),
+            Err(stop) => Err(stop.into_error("wait for a child", Error::Empty)),
         }
     }
 }

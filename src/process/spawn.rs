@@ -142,7 +142,7 @@ where
         true => None,
         false => Some(socket::dead()?),
     };
-    outbound::get_ready();
+    outbound::warm_up();
     let Some(pid) = fork()? else {
         let ready = dead
             .as_ref()

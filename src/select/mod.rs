@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::message::inbound::Inbound;
 use crate::message::outbound::Outbound;
 use crate::sys::socket::Socket;
-use crate::wait::{Pause, Spin, Stop, Wait, Waited};
+use crate::wait::{Pause, Spin, Spinning, Stop, Wait};
 use selected::Outcome;
 
 pub use receiver_set::{Key, ReceiverSet};
@@ -196,7 +196,7 @@ impl<'a> Select<'a> {
         let sends = self.cases.iter().any(Case::is_tried_unasked);
         let may_spin = self.cases.iter().filter_map(Case::spin);
         let may_spin = may_spin.map(Spin::limit).any(|limit| !limit.is_zero());
-        let mut waited: Option<Waited<'_>> = None;
+        let mut spinning: Option<Spinning<'_>> = None;
         let mut pause = Pause::new(sends);
         let mut round = if sends || may_spin || wait.is_over() {
             Wait::Never
@@ -232,8 +232,8 @@ impl<'a> Select<'a> {
                 };
                 let spin = case.spin();
                 if let Some(outcome) = case.attempt() {
-                    if let (Some(waited), Some(spin)) = (waited, spin) {
-                        waited.learn(spin);
+                    if let (Some(spinning), Some(spin)) = (spinning, spin) {
+                        spinning.learn(spin);
                     }
                     return Ok(Some(Selected { index, outcome }));
                 }
@@ -242,8 +242,8 @@ impl<'a> Select<'a> {
                 return Ok(None);
             }
             let ends = self.cases.iter().filter_map(Case::spin);
-            let goes_on = waited
-                .get_or_insert_with(|| Waited::new(ends))
+            let goes_on = spinning
+                .get_or_insert_with(|| Spinning::new(ends))
                 .goes_on(wait);
             round = if goes_on { Wait::Never } else { wait };
             if goes_on {

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use crate::channel::Receiver;
 use crate::error::{Error, Result};
 use crate::sys::registry::Registered;
-use crate::wait::{Spin, Stop, Wait, until_ready};
+use crate::wait::{Spin, Wait, until_ready};
 
 /// How many receivers one look at the kernel's list tells of.
 const BATCH: usize = 64;
@@ -220,11 +220,7 @@ impl<T: DeserializeOwned> ReceiverSet<T> {
                 Ok(())
             },
         );
-        looked.map_err(|stop| match stop {
-            Stop::WouldBlock => Error::Empty,
-            Stop::TimedOut => Error::TimedOut,
-            Stop::Failed(errno) => Error::io("wait for a set of receivers", errno),
-        })
+        looked.map_err(|stop| stop.into_error("wait for a set of receivers", Error::Empty))
     }
 }
 

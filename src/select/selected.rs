@@ -5,9 +5,9 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use serde::de::DeserializeOwned;
 
+use crate::channel::Receiver;
 #[cfg(doc)]
 use crate::channel::Sender;
-use crate::channel::{Receiver, without_fds};
 use crate::error::{Error, Result};
 use crate::message::inbound::Inbound;
 
@@ -44,7 +44,7 @@ impl Selected {
     /// - As [`Receiver::recv`].
     /// - [`Error::Io`] of kind `InvalidInput` if this is not a receive, or another receiver's.
     pub fn recv<T: DeserializeOwned>(self, receiver: &Receiver<T>) -> Result<T> {
-        without_fds(self.received(receiver)?.decode()?)
+        self.received(receiver)?.decode()
     }
 
     /// Takes the message that `receiver` has received and the descriptors beside it. Never blocks.
@@ -56,8 +56,7 @@ impl Selected {
         self,
         receiver: &Receiver<T>,
     ) -> Result<(T, Vec<OwnedFd>)> {
-        let (message, mut left) = self.received(receiver)?.decode()?;
-        Ok((message, left.drain(..).flatten().collect()))
+        self.received(receiver)?.decode_with_fds()
     }
 
     /// What came of the send. `Ok` means that the kernel has the message, as for [`Sender::send`].

@@ -3,7 +3,7 @@
 mod deadline;
 mod spin;
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 pub(crate) use deadline::Wait;
-pub(crate) use spin::{Spin, Waited};
+pub(crate) use spin::{Spin, Spinning};
+
+use crate::error::Error;
 
 /// Why an operation gave up.
 #[derive(Debug)]
@@ -21,10 +23,22 @@ pub(crate) enum Stop {
     Failed(Errno),
 }
 
-/// Runs `attempt` until it has a result, waiting in between for one of `events`, awake at first if `spin` says
+impl Stop {
+    /// The error of an operation of that name. `would_block` is what it calls having to wait.
+    pub(crate) fn into_error(self, operation: &'static str, would_block: Error) -> Error {
+        match self {
+            Stop::WouldBlock => would_block,
+            Stop::TimedOut => Error::TimedOut,
+            Stop::Failed(errno) => Error::io(operation, errno),
+        }
+    }
+}
+
+/// Runs `attempt` until it has a result, waiting in between for one of `events`, spinning at first if `spin` says
 /// so.
 ///
 /// `attempt` is told whether it may block, and says `AGAIN` if it would have to and may not.
+#[inline]
 pub(crate) fn until_ready<R>(
     socket: impl AsFd,
     events: PollFlags,
@@ -32,48 +46,86 @@ pub(crate) fn until_ready<R>(
     wait: Wait,
     mut attempt: impl FnMut(bool) -> Result<R, Errno>,
 ) -> Result<R, Stop> {
-    let spin = spin.filter(|spin| !spin.limit().is_zero());
-    let sends = events == PollFlags::OUT;
     // KERNEL: blocked receivers of one socket are woken one by one, polling ones all at once, so a receive
-    // that may wait for ever blocks by itself.
-    let can_block = !sends && matches!(wait, Wait::Forever);
-    let mut may_block = can_block && spin.is_none();
-    let mut waited: Option<Waited<'_>> = None;
-    let mut pause = Pause::new(sends);
-    loop {
-        match attempt(may_block) {
-            Err(Errno::INTR) => continue,
-            // Also comes to a call that may block, when some other process has set `O_NONBLOCK` or a
-            // timeout on the socket they share.
-            Err(Errno::AGAIN) => {}
-            Err(errno) => return Err(Stop::Failed(errno)),
-            Ok(result) => {
-                if let (Some(waited), Some(spin)) = (waited, spin) {
-                    waited.learn(spin);
+    // that may wait forever blocks by itself.
+    let can_block = events != PollFlags::OUT && matches!(wait, Wait::Forever);
+    let spin = spin.filter(|spin| !spin.limit().is_zero());
+    let may_block = can_block && spin.is_none();
+    match attempt(may_block) {
+        Ok(result) => Ok(result),
+        Err(errno) => {
+            let refused = Refused {
+                errno,
+                may_block,
+                can_block,
+            };
+            refused.retry(socket.as_fd(), events, spin, wait, attempt)
+        }
+    }
+}
+
+/// A first attempt that had no result.
+struct Refused {
+    errno: Errno,
+    /// Whether it was allowed to block.
+    may_block: bool,
+    /// Whether the next ones may.
+    can_block: bool,
+}
+
+impl Refused {
+    #[cold]
+    #[inline(never)]
+    fn retry<R>(
+        mut self,
+        socket: BorrowedFd<'_>,
+        events: PollFlags,
+        spin: Option<&Spin>,
+        wait: Wait,
+        mut attempt: impl FnMut(bool) -> Result<R, Errno>,
+    ) -> Result<R, Stop> {
+        let mut spinning: Option<Spinning<'_>> = None;
+        let mut pause = Pause::new(events == PollFlags::OUT);
+        loop {
+            match self.errno {
+                Errno::INTR => {}
+                // Also comes to a call that may block, when some other process has set `O_NONBLOCK` or a
+                // timeout on the socket they share.
+                Errno::AGAIN if matches!(wait, Wait::Never) => return Err(Stop::WouldBlock),
+                Errno::AGAIN => {
+                    let spins = spin.is_some_and(|spin| {
+                        let spinning = spinning.get_or_insert_with(|| Spinning::new([spin]));
+                        spinning.goes_on(wait)
+                    });
+                    if spins {
+                        thread::yield_now();
+                    } else if self.can_block && !self.may_block {
+                        self.may_block = true;
+                    } else {
+                        let slept =
+                            pause.sleep(&mut [PollFd::from_borrowed_fd(socket, events)], wait);
+                        match slept {
+                            // A sandbox denies poll, as an RLIMIT_NOFILE of 0 does.
+                            Err(Stop::Failed(_))
+                                if !self.may_block && matches!(wait, Wait::Forever) =>
+                            {
+                                self.may_block = true;
+                            }
+                            slept => slept?,
+                        }
+                    }
                 }
-                return Ok(result);
+                errno => return Err(Stop::Failed(errno)),
             }
-        }
-        if matches!(wait, Wait::Never) {
-            return Err(Stop::WouldBlock);
-        }
-        if let Some(spin) = spin {
-            if waited
-                .get_or_insert_with(|| Waited::new([spin]))
-                .goes_on(wait)
-            {
-                thread::yield_now();
-                continue;
+            match attempt(self.may_block) {
+                Ok(result) => {
+                    if let (Some(spinning), Some(spin)) = (spinning, spin) {
+                        spinning.learn(spin);
+                    }
+                    return Ok(result);
+                }
+                Err(errno) => self.errno = errno,
             }
-            if can_block && !may_block {
-                may_block = true;
-                continue;
-            }
-        }
-        match pause.sleep(&mut [PollFd::new(&socket, events)], wait) {
-            // A sandbox denies poll, as an RLIMIT_NOFILE of 0 does.
-            Err(Stop::Failed(_)) if !may_block && matches!(wait, Wait::Forever) => may_block = true,
-            slept => slept?,
         }
     }
 }

@@ -73,15 +73,15 @@ impl Spin {
 
 /// One wait, of one end or of several, from the first look that was in vain.
 #[derive(Debug)]
-pub(crate) struct Waited<'a> {
+pub(crate) struct Spinning<'a> {
     /// The end on whose account it is awake.
     awake: Option<&'a Spin>,
     since: Instant,
 }
 
-impl<'a> Waited<'a> {
+impl<'a> Spinning<'a> {
     pub(crate) fn new(ends: impl IntoIterator<Item = &'a Spin>) -> Self {
-        Waited {
+        Spinning {
             awake: ends.into_iter().find(|spin| spin.pays_off()),
             since: Instant::now(),
         }
@@ -100,7 +100,7 @@ impl<'a> Waited<'a> {
         false
     }
 
-    /// What was waited for has come, through this end.
+    /// What was spinning for has come, through this end.
     pub(crate) fn learn(&self, spin: &Spin) {
         // Asleep, the time to be woken is in it, about as long again.
         let is_quick = self.since.elapsed() <= spin.limit * 2;
@@ -122,10 +122,10 @@ mod tests {
 
     /// A wait that ends at once: quick with a limit that is long, slow with one that is short.
     fn wait(spin: &Spin) -> bool {
-        let waited = Waited::new([spin]);
-        while waited.since.elapsed() <= SHORT * 2 {}
-        waited.learn(spin);
-        waited.awake.is_some()
+        let spinning = Spinning::new([spin]);
+        while spinning.since.elapsed() <= SHORT * 2 {}
+        spinning.learn(spin);
+        spinning.awake.is_some()
     }
 
     #[test]
@@ -164,9 +164,9 @@ mod tests {
     }
 
     /// Waits awake until that ends in vain.
-    fn spin_out(waited: &mut Waited<'_>) {
-        while waited.goes_on(Wait::Forever) {}
-        assert!(waited.awake.is_none());
+    fn spin_out(spinning: &mut Spinning<'_>) {
+        while spinning.goes_on(Wait::Forever) {}
+        assert!(spinning.awake.is_none());
     }
 
     #[test]
@@ -174,7 +174,7 @@ mod tests {
         let mut spin = Spin::new(LONG);
         while !wait(&spin) {}
         spin.limit = SHORT;
-        spin_out(&mut Waited::new([&spin]));
+        spin_out(&mut Spinning::new([&spin]));
         assert_eq!(spin.score.load(Ordering::Relaxed), -Spin::FIRST_PENALTY);
     }
 
@@ -195,8 +195,8 @@ mod tests {
     fn a_deadline_ends_it_as_well() {
         let spin = Spin::new(LONG);
         while !wait(&spin) {}
-        assert!(Waited::new([&spin]).goes_on(Wait::at_most(LONG)));
-        assert!(!Waited::new([&spin]).goes_on(Wait::at_most(Duration::ZERO)));
+        assert!(Spinning::new([&spin]).goes_on(Wait::at_most(LONG)));
+        assert!(!Spinning::new([&spin]).goes_on(Wait::at_most(Duration::ZERO)));
     }
 
     #[test]
@@ -204,21 +204,21 @@ mod tests {
         let ends = [Spin::new(LONG), Spin::new(LONG), Spin::new(LONG)];
         let score = |end: usize| ends[end].score.load(Ordering::Relaxed);
         while !wait(&ends[1]) {}
-        let mut waited = Waited::new(&ends);
-        assert!(waited.goes_on(Wait::Forever), "on account of the second");
-        waited.learn(&ends[2]);
+        let mut spinning = Spinning::new(&ends);
+        assert!(spinning.goes_on(Wait::Forever), "on account of the second");
+        spinning.learn(&ends[2]);
         assert_eq!((score(0), score(2)), (0, 1));
         let [before, others] = [score(1), score(0) + score(2)];
-        assert!(!waited.goes_on(Wait::Never), "no longer");
+        assert!(!spinning.goes_on(Wait::Never), "no longer");
         assert_eq!(score(1), -Spin::FIRST_PENALTY, "from {before}");
         assert_eq!(score(0) + score(2), others);
-        assert!(!Waited::new(&ends).goes_on(Wait::Forever));
+        assert!(!Spinning::new(&ends).goes_on(Wait::Forever));
     }
 
     #[test]
     fn zero_turns_it_off() {
         let spin = Spin::new(Duration::ZERO);
         spin.score.store(Spin::MOST, Ordering::Relaxed);
-        assert!(!Waited::new([&spin]).goes_on(Wait::Forever));
+        assert!(!Spinning::new([&spin]).goes_on(Wait::Forever));
     }
 }
