@@ -97,9 +97,10 @@
 //!
 //! # More
 //!
-//! Small programs made of several processes are in [`recipes`]; [`coming_from`] says how the operations of Go's
+//! Small programs made of several processes are in [`recipes`](_documentation::recipes);
+//! [`coming_from`](_documentation::coming_from) says how the operations of Go's
 //! channels, of [`std::sync::mpsc`] and of crossbeam-channel are called here. Which system calls there are, for those
-//! who write seccomp filters, is in [`sandboxing`].
+//! who write seccomp filters, is in [`sandboxing`](_documentation::sandboxing).
 //!
 //! # Guarantees
 //!
@@ -192,19 +193,26 @@ pub use process::{Child, inherit, spawn, spawn_command, spawn_unchecked};
 pub use select::{Key, ReceiverSet, Select, Selected};
 pub use sys::peer::Peer;
 
+/// What macros of this crate expand to. Not for use by hand.
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::select::decide;
+}
+
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+/// Pages of the repository: recipes, names for those who come from Go, mpsc or crossbeam, and system calls.
 #[cfg(any(doc, doctest))]
-#[doc = include_str!("../docs/recipes.md")]
-pub mod recipes {}
+pub mod _documentation {
+    #[doc = include_str!("../docs/recipes.md")]
+    pub mod recipes {}
 
-#[cfg(any(doc, doctest))]
-#[doc = include_str!("../docs/sandboxing.md")]
-pub mod sandboxing {}
+    #[doc = include_str!("../docs/sandboxing.md")]
+    pub mod sandboxing {}
 
-#[cfg(any(doc, doctest))]
-#[doc = "[recipes]: crate::recipes\n\n"] // instead of the file, which is for readers of the repository
-#[doc = include_str!("../docs/coming-from.md")]
-pub mod coming_from {}
+    #[doc = "[recipes]: crate::_documentation::recipes\n\n"] // instead of the file, for readers of the repository
+    #[doc = include_str!("../docs/coming-from.md")]
+    pub mod coming_from {}
+}

@@ -9,7 +9,7 @@ pub(crate) const DEFAULT_MAX_MESSAGE_LEN: usize = 64 * 1024 * 1024;
 pub(crate) const DEFAULT_SPIN: Duration = Duration::from_micros(50);
 
 /// Settings for a new channel. [`channel`](crate::channel) uses the defaults, as do
-/// [`Listener::bind`](crate::Listener::bind) and [`Sender::connect`].
+/// [`Listener::bind`](crate::Listener::bind) and [`Sender::connect`](crate::Sender::connect).
 ///
 /// # Examples
 ///
@@ -49,7 +49,7 @@ impl Options {
     ///
     /// It holds for both ends, and for their copies in other processes after a fork. An end that is sent
     /// in a message arrives with the default, as the limit protects the process that receives:
-    /// [`Receiver::set_max_message_len`] sets it there.
+    /// [`Receiver::set_max_message_len`](crate::Receiver::set_max_message_len) sets it there.
     #[must_use]
     pub fn max_message_len(mut self, bytes: usize) -> Self {
         self.max_message_len = bytes;

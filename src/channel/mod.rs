@@ -19,7 +19,7 @@ pub use sender::Sender;
 ///
 /// # Errors
 ///
-/// [`Error::Io`] when the process is out of descriptors or the kernel out of memory.
+/// [`Error::Io`](crate::Error::Io) when the process is out of descriptors or the kernel out of memory.
 ///
 /// # Examples
 ///

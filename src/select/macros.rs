@@ -139,7 +139,7 @@ macro_rules! __select {
         let selected = {
             let mut select = $crate::Select::new();
             $($crate::__select!(@add select $kind $name $arguments);)*
-            $crate::Select::decide(select, ::core::option::Option::None)
+            $crate::__private::decide(select, ::core::option::Option::None)
         };
         match selected {
             ::core::option::Option::Some(selected) => {
@@ -154,7 +154,7 @@ macro_rules! __select {
             #[allow(unused_mut, reason = "there may be no arm but the default")]
             let mut select = $crate::Select::new();
             $($crate::__select!(@add select $kind $name $arguments);)*
-            $crate::Select::decide(select, ::core::option::Option::Some($timeout))
+            $crate::__private::decide(select, ::core::option::Option::Some($timeout))
         };
         match selected {
             ::core::option::Option::None => $default,

@@ -60,7 +60,13 @@ pub use selected::Selected;
 /// ```
 #[derive(Default)]
 pub struct Select<'a> {
-    cases: Vec<Case<'a>>,
+    cases: Vec<Entry<'a>>,
+}
+
+struct Entry<'a> {
+    case: Case<'a>,
+    /// Whether its descriptor had an event when it was last polled.
+    has_event: bool,
 }
 
 enum Case<'a> {
@@ -120,13 +126,16 @@ impl<'a> Select<'a> {
     /// Takes a case out of the set. The indices of the others stay what they are. Does nothing if there is
     /// no such case.
     pub fn remove(&mut self, index: usize) {
-        if let Some(case) = self.cases.get_mut(index) {
-            *case = Case::Over;
+        if let Some(entry) = self.cases.get_mut(index) {
+            entry.case = Case::Over;
         }
     }
 
     fn add(&mut self, case: Case<'a>) -> usize {
-        self.cases.push(case);
+        self.cases.push(Entry {
+            case,
+            has_event: false,
+        });
         self.cases.len() - 1
     }
 
@@ -163,49 +172,29 @@ impl<'a> Select<'a> {
         self.run(Wait::at_most(timeout))?.ok_or(Error::TimedOut)
     }
 
-    /// What `select!` does: like the above, but if the wait itself fails, that becomes the result of a case.
-    /// `timeout` is `None` to wait for ever.
-    #[doc(hidden)]
-    #[must_use]
-    pub fn decide(mut self, timeout: Option<Duration>) -> Option<Selected> {
-        let wait = match timeout {
-            None => Wait::Forever,
-            Some(timeout) => Wait::at_most(timeout),
-        };
-        self.run(wait).unwrap_or_else(|error| {
-            let index = random_below(self.cases.len());
-            let outcome = match self.cases.get(index) {
-                Some(Case::Ready(_)) => Outcome::Ready,
-                Some(Case::Recv { socket, .. }) => {
-                    Outcome::Received(socket.as_fd().as_raw_fd(), Err(error))
-                }
-                _ => Outcome::Sent(Err(error)),
-            };
-            Some(Selected { index, outcome })
-        })
-    }
-
     /// `None`: nothing could happen in the time given.
     fn run(&mut self, wait: Wait) -> Result<Option<Selected>> {
         let failed = |source: io::Error| Error::io("wait for one of several cases", source);
-        let is_empty = self.cases.iter().all(|case| matches!(case, Case::Over));
-        if is_empty && matches!(wait, Wait::Forever) {
+        let cases = || self.cases.iter().map(|entry| &entry.case);
+        if cases().all(|case| matches!(case, Case::Over)) && matches!(wait, Wait::Forever) {
             let source = io::Error::new(io::ErrorKind::InvalidInput, "there is no case");
             return Err(failed(source));
         }
-        let sends = self.cases.iter().any(Case::is_tried_unasked);
-        let may_spin = self.cases.iter().filter_map(Case::spin);
-        let may_spin = may_spin.map(Spin::limit).any(|limit| !limit.is_zero());
+        let needs_no_event = cases().any(Case::needs_no_event);
+        let may_spin = cases()
+            .filter_map(Case::spin)
+            .any(|spin| !spin.limit().is_zero());
+        // What is polled stays the same for as long as nothing has happened.
+        let mut polled: Vec<PollFd<'a>> = cases().filter_map(Case::poll).collect();
         let mut spinning: Option<Spinning<'_>> = None;
-        let mut pause = Pause::new(sends);
-        let mut round = if sends || may_spin || wait.is_over() {
+        let mut pause = Pause::new(needs_no_event);
+        let mut round = if needs_no_event || may_spin || wait.is_over() {
             Wait::Never
         } else {
             wait
         };
         let mut has_looked = false;
         loop {
-            let mut polled: Vec<PollFd<'_>> = self.cases.iter().filter_map(Case::poll).collect();
             match pause.sleep(&mut polled, round) {
                 Ok(()) => {}
                 Err(Stop::Failed(errno)) => return Err(failed(errno.into())),
@@ -216,32 +205,25 @@ impl<'a> Select<'a> {
                 }
             }
             has_looked = true;
-            let mut has_events = polled.iter().map(|fd| !fd.revents().is_empty());
-            let mut candidates: Vec<usize> = Vec::new();
-            for (index, case) in self.cases.iter().enumerate() {
-                let is_ready = case.poll().is_some() && has_events.next() == Some(true);
-                if is_ready || case.is_tried_unasked() {
-                    candidates.push(index);
-                }
-            }
-            let first = random_below(candidates.len());
-            candidates.rotate_left(first);
-            for index in candidates {
-                let Some(case) = self.cases.get_mut(index) else {
-                    continue;
-                };
-                let spin = case.spin();
-                if let Some(outcome) = case.attempt() {
+            let lost = match self.attempt(&polled) {
+                Attempt::Happened(selected, spin) => {
                     if let (Some(spinning), Some(spin)) = (spinning, spin) {
                         spinning.learn(spin);
                     }
-                    return Ok(Some(Selected { index, outcome }));
+                    return Ok(Some(selected));
                 }
+                Attempt::Lost => true,
+                Attempt::Nothing => false,
+            };
+            if lost {
+                // Whoever was faster may have sent to another of these channels before.
+                round = Wait::Never;
+                continue;
             }
             if matches!(wait, Wait::Never) {
                 return Ok(None);
             }
-            let ends = self.cases.iter().filter_map(Case::spin);
+            let ends = self.cases.iter().filter_map(|entry| entry.case.spin());
             let goes_on = spinning
                 .get_or_insert_with(|| Spinning::new(ends))
                 .goes_on(wait);
@@ -251,11 +233,85 @@ impl<'a> Select<'a> {
             }
         }
     }
+
+    /// Makes one of the cases happen whose descriptors have events: a random one, or else the next.
+    fn attempt(&mut self, polled: &[PollFd<'a>]) -> Attempt<'a> {
+        let mut has_event = polled.iter().map(|fd| !fd.revents().is_empty());
+        let mut candidates = 0;
+        for Entry {
+            case,
+            has_event: event,
+        } in &mut self.cases
+        {
+            *event = case.poll().is_some() && has_event.next() == Some(true);
+            candidates += usize::from(*event || case.needs_no_event());
+        }
+        let first = random_below(candidates);
+        let mut lost = false;
+        let mut place = 0;
+        // Twice around: from the first one on, and then those before it.
+        for round in 0..2 {
+            for (index, Entry { case, has_event }) in self.cases.iter_mut().enumerate() {
+                if !*has_event && !case.needs_no_event() {
+                    continue;
+                }
+                let is_due = (round == 0) == (place >= first);
+                place += 1;
+                if !is_due {
+                    continue;
+                }
+                let spin = case.spin();
+                match case.attempt() {
+                    Some(outcome) => {
+                        let selected = Selected { index, outcome };
+                        return Attempt::Happened(selected, spin);
+                    }
+                    None => lost |= matches!(case, Case::Recv { .. }),
+                }
+            }
+            place = 0;
+        }
+        match lost {
+            true => Attempt::Lost,
+            false => Attempt::Nothing,
+        }
+    }
+}
+
+/// What came of the attempt to make a case happen.
+enum Attempt<'a> {
+    /// It has, on the account of an end that may have been spinning.
+    Happened(Selected, Option<&'a Spin>),
+    /// There was a message, and another receiver took it first.
+    Lost,
+    Nothing,
+}
+
+/// What `select!` does: if the wait itself fails, that becomes the result of one of the cases. `timeout` is `None`
+/// to wait forever.
+#[must_use]
+pub fn decide(mut select: Select<'_>, timeout: Option<Duration>) -> Option<Selected> {
+    let wait = match timeout {
+        None => Wait::Forever,
+        Some(timeout) => Wait::at_most(timeout),
+    };
+    select.run(wait).unwrap_or_else(|error| {
+        let index = random_below(select.cases.len());
+        let case = select.cases.get(index).map(|entry| &entry.case);
+        let outcome = match case {
+            Some(Case::Ready(_)) => Outcome::Ready,
+            Some(Case::Recv { socket, .. }) => {
+                Outcome::Received(socket.as_fd().as_raw_fd(), Err(error))
+            }
+            _ => Outcome::Sent(Err(error)),
+        };
+        Some(Selected { index, outcome })
+    })
 }
 
 impl<'a> Case<'a> {
     /// Whether it can happen although its socket does not poll as ready, see [`Pause`].
-    fn is_tried_unasked(&self) -> bool {
+    fn needs_no_event(&self) -> bool {
         matches!(self, Case::Send { .. } | Case::Failed(_))
     }
 
@@ -266,11 +322,11 @@ impl<'a> Case<'a> {
         }
     }
 
-    fn poll(&self) -> Option<PollFd<'_>> {
+    fn poll(&self) -> Option<PollFd<'a>> {
         match self {
             Case::Recv { socket, .. } => Some(PollFd::new(*socket, PollFlags::IN)),
             Case::Send { socket, .. } => Some(PollFd::new(*socket, PollFlags::OUT)),
-            Case::Ready(fd) => Some(PollFd::new(fd, PollFlags::IN)),
+            Case::Ready(fd) => Some(PollFd::from_borrowed_fd(*fd, PollFlags::IN)),
             Case::Failed(_) | Case::Over => None,
         }
     }
@@ -323,7 +379,7 @@ fn random_below(bound: usize) -> usize {
 
 impl fmt::Debug for Select<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let cases = self.cases.iter().map(|case| match case {
+        let cases = self.cases.iter().map(|entry| match &entry.case {
             Case::Recv { socket, .. } => ("recv", Some(socket.as_fd().as_raw_fd())),
             Case::Send { socket, .. } => ("send", Some(socket.as_fd().as_raw_fd())),
             Case::Failed(_) => ("send", None),
