@@ -6,11 +6,13 @@
 use std::ffi::c_void;
 use std::fmt;
 use std::hint::black_box;
+use std::io::{self, Read, Write};
 use std::ops::Deref;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::ptr::{NonNull, null_mut};
 use std::slice;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::fs::{
     FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, fstat, fstatfs,
@@ -49,8 +51,8 @@ const LEAST_STEP: usize = 1 << 16;
 ///
 /// Making a blob costs a few system calls, so below some tens of kilobytes a `String` or a `Vec` is cheaper.
 /// [`max_message_len`](crate::Options::max_message_len) does not count a blob's bytes: mapping one costs address
-/// space only, and memory is used up as it is read. Who reads blobs of strangers should look at their length
-/// first, because a sender can make a huge one that has used no memory yet.
+/// space only, and memory is used up as it is read. [`max_blob_len`](crate::Options::max_blob_len) does, because a
+/// sender can make a huge one that has used no memory yet.
 ///
 /// # Examples
 ///
@@ -116,12 +118,20 @@ impl Blob {
     /// Makes a blob of `len` bytes that `fill` writes in place. They are zero at first.
     ///
     /// Never blocks, but for what `fill` does. `Ok` means that nothing can change it any more. When `fill`
-    /// panics the memory is given back. A process that is forked while `fill` runs inherits memory that can be
-    /// written to, and as long as it lives that cannot be made immutable: then the bytes are copied.
+    /// panics the memory is given back. To stop half-way, see [`try_build`](Self::try_build); for a length that is
+    /// not known before, [`BlobWriter`].
+    ///
+    /// While `fill` runs, [`spawn`](crate::spawn) refuses to fork: the child would share memory that is being
+    /// written to. A process that is forked by hand meanwhile does; as long as it lives the memory cannot be made
+    /// immutable, and the bytes are copied.
+    ///
+    /// The memory is asked for before `fill` is called, and where the machine does not have it, that is an error.
+    /// **A limit of a control group is none**: beyond `memory.max` the kernel kills a process of the group, in the
+    /// middle of asking or of writing, and there is no way to ask first.
     ///
     /// # Errors
     ///
-    /// - [`Error::Io`]: there is no memory for `len` bytes, the process is out of descriptors, may not write
+    /// - [`Error::Io`]: the machine has no memory for `len` bytes, the process is out of descriptors, may not write
     ///   files of this size (`RLIMIT_FSIZE`), or its sandbox denies `memfd_create`. `fill` has not been
     ///   called, unless a copy had to be made.
     ///
@@ -145,14 +155,93 @@ impl Blob {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn build(len: usize, fill: impl FnOnce(&mut [u8])) -> Result<Self> {
+        Self::try_build(len, |bytes| {
+            fill(bytes);
+            Ok(())
+        })
+    }
+
+    /// Makes a blob of `len` bytes that `fill` writes in place, as [`build`](Self::build) does, unless that fails.
+    ///
+    /// # Errors
+    ///
+    /// The error of `fill`, as it is; otherwise as [`build`](Self::build). No blob is left.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::{self, Read};
+    /// use wormhole::Blob;
+    ///
+    /// let zeros = std::fs::File::open("/dev/zero")?;
+    /// let blob = Blob::try_build(1000, |bytes| (&zeros).read_exact(bytes))?;
+    /// assert_eq!(blob.len(), 1000);
+    ///
+    /// let null = std::fs::File::open("/dev/null")?;
+    /// let error = Blob::try_build(1000, |bytes| (&null).read_exact(bytes)).unwrap_err();
+    /// assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+    /// # Ok::<(), io::Error>(())
+    /// ```
+    pub fn try_build<E: From<Error>>(
+        len: usize,
+        fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
+    ) -> Result<Self, E> {
         let failed = |errno: Errno| Error::io("fill a blob", errno);
         memfd::check_size(len, "fill a blob")?;
         let memfd = sealable()?;
         allocate(&memfd, len).map_err(failed)?;
-        match Mapping::new(&memfd, len, Access::Write).map_err(failed)? {
-            Some(mut memory) => fill(memory.bytes_mut()),
-            None => fill(&mut []),
+        {
+            let _filling = Filling::start();
+            match Mapping::new(&memfd, len, Access::Write).map_err(failed)? {
+                Some(mut memory) => fill(memory.bytes_mut())?,
+                None => fill(&mut [])?,
+            }
         }
+        Ok(Self::seal_or_copy(memfd, len)?)
+    }
+
+    /// Makes a blob of all that `reader` gives, a file for instance. Blocks as that does.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`]: reading failed, or as in [`from_bytes`](Self::from_bytes).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use wormhole::Blob;
+    ///
+    /// let blob = Blob::from_reader(std::fs::File::open("Cargo.toml")?)?;
+    /// assert!(blob.starts_with(b"[package]"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn from_reader(mut reader: impl Read) -> Result<Self> {
+        let mut writer = BlobWriter::new()?;
+        io::copy(&mut reader, &mut writer)
+            .map_err(|error| Error::io("read what a blob is to hold", error))?;
+        writer.finish()
+    }
+
+    /// Makes a blob of a memfd that has been made with `MFD_ALLOW_SEALING`, without copying: seals it, for all who
+    /// have it.
+    ///
+    /// Never blocks. `Ok` means that nothing can change it any more.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::NotABlob`]: it is no memfd, or one that may not be sealed. It is closed.
+    /// - [`Error::Io`]: somebody has mapped it for writing (`ResourceBusy`), or it cannot be mapped. It is closed.
+    pub fn seal(memfd: OwnedFd) -> Result<Self> {
+        match seal(&memfd) {
+            // Not a memfd, or sealed already: what it is, `try_from` finds out.
+            Err(Errno::INVAL | Errno::PERM | Errno::BADF) => {}
+            sealed => sealed.map_err(|errno| Error::io("seal a blob", errno))?,
+        }
+        Blob::try_from(memfd)
+    }
+
+    fn seal_or_copy(memfd: OwnedFd, len: usize) -> Result<Self> {
+        let failed = |errno: Errno| Error::io("fill a blob", errno);
         // The mapping is gone by now.
         match seal(&memfd) {
             Err(Errno::BUSY) => {
@@ -166,6 +255,90 @@ impl Blob {
                 Blob::try_from(memfd)
             }
         }
+    }
+}
+
+/// Writes a blob whose length is not known before.
+///
+/// What is written is appended. Nothing is buffered: write some kilobytes at a time, or put a
+/// [`BufWriter`](std::io::BufWriter) around it.
+///
+/// # Examples
+///
+/// ```
+/// use std::io::Write;
+/// use wormhole::BlobWriter;
+///
+/// let mut writer = BlobWriter::new()?;
+/// for line in ["one", "two"] {
+///     writeln!(writer, "{line}")?;
+/// }
+/// let blob = writer.finish()?;
+/// assert_eq!(&*blob, b"one\ntwo\n");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct BlobWriter {
+    memfd: OwnedFd,
+    len: usize,
+}
+
+impl BlobWriter {
+    /// Begins a blob without bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`]: the process is out of descriptors, or its sandbox denies `memfd_create`.
+    pub fn new() -> Result<Self> {
+        let memfd = sealable()?;
+        Ok(BlobWriter { memfd, len: 0 })
+    }
+
+    /// Makes the blob of what has been written.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] when it cannot be sealed or mapped. What was written is gone.
+    pub fn finish(self) -> Result<Blob> {
+        Blob::seal_or_copy(self.memfd, self.len)
+    }
+}
+
+impl Write for BlobWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let len = self.len.checked_add(bytes.len()).ok_or(Errno::FBIG)?;
+        memfd::check_size(len, "fill a blob")?;
+        memfd::write(&self.memfd, bytes, self.len)?;
+        self.len = len;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// How many blobs are being filled, and so can be written to.
+static FILLING: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether a blob is being filled: memory that a forked process would share with this one.
+pub(crate) fn is_being_filled() -> bool {
+    // ORDERING: a fork that cares is made by the only thread there is.
+    FILLING.load(Ordering::Relaxed) > 0
+}
+
+struct Filling;
+
+impl Filling {
+    fn start() -> Self {
+        FILLING.fetch_add(1, Ordering::Relaxed);
+        Filling
+    }
+}
+
+impl Drop for Filling {
+    fn drop(&mut self) {
+        FILLING.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -248,6 +421,8 @@ impl TryFrom<OwnedFd> for Blob {
         }
         let size = fstat(&memfd).map_err(failed)?.st_size;
         let len = usize::try_from(size).map_err(|_| failed(Errno::FBIG))?;
+        // Before any address space is taken up: in a message the limit of its receiver holds.
+        fields::count_blob(len as u64).map_err(|reason| Error::NotABlob { reason })?;
         let memory = Mapping::new(&memfd, len, Access::Read).map_err(failed)?;
         Ok(Blob {
             memfd: Arc::new(memfd),
@@ -290,6 +465,13 @@ impl AsFd for Blob {
     }
 }
 
+/// For event loops and system calls that know descriptors by number.
+impl AsRawFd for Blob {
+    fn as_raw_fd(&self) -> RawFd {
+        self.memfd.as_raw_fd()
+    }
+}
+
 impl Serialize for Blob {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let share = || Ok(Carried::Shared(Arc::clone(&self.memfd)));
@@ -300,7 +482,7 @@ impl Serialize for Blob {
 impl<'de> Deserialize<'de> for Blob {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let blob = Blob::try_from(fields::claim(deserializer)?);
-        blob.map_err(|error| de::Error::custom(error.whole_text()))
+        blob.map_err(|error| de::Error::custom(format!("{error:#}")))
     }
 }
 

@@ -1,5 +1,6 @@
 //! The one error type.
 
+use std::time::Duration;
 use std::{fmt, io};
 
 /// What sending, receiving or making a channel can fail with.
@@ -12,8 +13,8 @@ use std::{fmt, io};
 /// to be sent was not sent at all, what failed to be received is consumed, its descriptors are closed,
 /// and the next call deals with the next message.
 ///
-/// As is the custom, the text of an error does not repeat its
-/// [`source`](std::error::Error::source): a program that prints errors should print that as well.
+/// As is the custom, the text of an error does not repeat its [`source`](std::error::Error::source): a program that
+/// prints errors should print that as well. The alternate form, `{error:#}`, has both on one line.
 ///
 /// # Examples
 ///
@@ -38,7 +39,12 @@ pub enum Error {
     Full,
     /// The deadline passed before a message or a client came, or before there was room for one. Nothing
     /// was consumed or sent.
-    TimedOut,
+    TimedOut {
+        /// What was waited for.
+        operation: &'static str,
+        /// How long, from the beginning of the call to its deadline.
+        after: Duration,
+    },
     /// The message cannot be written as JSON, say because its map has keys that are neither strings nor
     /// numbers, or because its own `Serialize` failed. Nothing was sent.
     Encode {
@@ -133,7 +139,7 @@ pub enum Error {
     Address {
         /// What was attempted.
         operation: &'static str,
-        /// The path; or the abstract name, after an `@`.
+        /// The path; or the abstract name, after `\0`.
         address: String,
         /// Why it failed.
         source: io::Error,
@@ -159,14 +165,6 @@ impl Error {
         }
     }
 
-    /// The text, with that of the source, for where an error has to be a text.
-    pub(crate) fn whole_text(&self) -> String {
-        match std::error::Error::source(self) {
-            Some(source) => format!("{self}: {source}"),
-            None => self.to_string(),
-        }
-    }
-
     pub(crate) fn malformed(reason: impl Into<String>) -> Self {
         Error::Malformed {
             reason: reason.into(),
@@ -188,8 +186,20 @@ impl Error {
     }
 }
 
-/// A text that the other side has a part in, such as an error that quotes what it has sent: without control
-/// characters, and no longer than people read.
+/// Whether a character changes how the text around it looks: control characters, those that cannot be seen, and those
+/// that turn the direction of writing.
+fn is_deceptive(character: char) -> bool {
+    character.is_control()
+        || matches!(character,
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+            | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}'
+            | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0000}'..='\u{e0fff}')
+}
+
+/// A text that the other side has a part in, such as an error that quotes what it has sent: without characters that
+/// deceive, and no longer than people read.
 pub(crate) fn excerpt(reason: impl fmt::Display) -> String {
     struct Excerpt(String);
 
@@ -199,7 +209,7 @@ pub(crate) fn excerpt(reason: impl fmt::Display) -> String {
                 if self.0.len() > 1000 {
                     return Err(fmt::Error);
                 }
-                if character.is_control() {
+                if is_deceptive(character) {
                     self.0.extend(character.escape_default());
                 } else {
                     self.0.push(character);
@@ -218,13 +228,25 @@ pub(crate) fn excerpt(reason: impl fmt::Display) -> String {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.describe(f)?;
+        match std::error::Error::source(self) {
+            Some(source) if f.alternate() => write!(f, ": {source}"),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Error {
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::Disconnected => {
                 f.write_str("channel is disconnected: every copy of its other end is gone")
             }
             Error::Empty => f.write_str("cannot receive now: nothing is waiting"),
             Error::Full => f.write_str("cannot send now: the channel is full"),
-            Error::TimedOut => f.write_str("timed out waiting for the other side"),
+            Error::TimedOut { operation, after } => {
+                write!(f, "cannot {operation}: timed out after {after:?}")
+            }
             Error::Encode { type_name, reason } => {
                 write!(f, "cannot encode a message of type `{type_name}`: {reason}")
             }
@@ -257,7 +279,7 @@ impl fmt::Display for Error {
             Error::MultiThreaded => f.write_str(
                 "cannot spawn: this process has more than one thread, which a fork would leave behind",
             ),
-            Error::Child { end } => end.fmt(f),
+            Error::Child { end } => fmt::Display::fmt(end, f),
             Error::NotInherited { reason } => write!(f, "nothing to inherit: {reason}"),
             Error::NotABlob { reason } => write!(f, "descriptor is not a blob: {reason}"),
             Error::Address {
@@ -265,6 +287,54 @@ impl fmt::Display for Error {
             } => write!(f, "cannot {operation} `{address}`"),
             Error::Io { operation, .. } => write!(f, "cannot {operation}"),
         }
+    }
+}
+
+/// For functions that return [`io::Result`]: an error of the fitting kind, with this one as its cause.
+///
+/// `Disconnected` is `BrokenPipe`, `Empty` and `Full` are `WouldBlock`, `TimedOut` is `TimedOut`; what is wrong with a
+/// message to be sent, or with an argument, is `InvalidInput`, with a received one `InvalidData`, too long a message
+/// `FileTooLarge`. [`Error::Io`] and [`Error::Address`] keep the kind of their source.
+///
+/// # Examples
+///
+/// ```
+/// use std::io::{self, ErrorKind};
+/// use wormhole::channel;
+///
+/// fn first_word() -> io::Result<String> {
+///     let (tx, rx) = channel::<String>()?;
+///     drop(tx);
+///     Ok(rx.recv()?)
+/// }
+///
+/// let error = first_word().unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::BrokenPipe);
+/// assert!(error.to_string().starts_with("channel is disconnected"));
+/// ```
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        use io::ErrorKind;
+
+        let kind = match &error {
+            Error::Disconnected => ErrorKind::BrokenPipe,
+            Error::Empty | Error::Full => ErrorKind::WouldBlock,
+            Error::TimedOut { .. } => ErrorKind::TimedOut,
+            Error::Encode { .. }
+            | Error::TooManyFds { .. }
+            | Error::NotAChannel { .. }
+            | Error::NotABlob { .. } => ErrorKind::InvalidInput,
+            Error::Decode { .. } | Error::UnexpectedFds { .. } | Error::Malformed { .. } => {
+                ErrorKind::InvalidData
+            }
+            Error::TooLarge { .. } => ErrorKind::FileTooLarge,
+            Error::TooManyFdsInFlight => ErrorKind::ResourceBusy,
+            Error::MultiThreaded => ErrorKind::Unsupported,
+            Error::NotInherited { .. } => ErrorKind::NotFound,
+            Error::FdsLost | Error::Child { .. } => ErrorKind::Other,
+            Error::Address { source, .. } | Error::Io { source, .. } => source.kind(),
+        };
+        io::Error::new(kind, error)
     }
 }
 

@@ -9,9 +9,9 @@
 //! serialized by a send of this crate and deserialized by a receive; everything else is an error.
 //!
 //! - Sending never closes what the message holds: the receiver gets a duplicate of the descriptor, and
-//!   the sent value closes its own as usual when it is dropped. A message that is given away (`tx.send(msg)`
-//!   rather than `tx.send(&msg)`) is dropped by the send. A duplicate shares the open file, with its
-//!   offset: see [`dup(2)`](https://man7.org/linux/man-pages/man2/dup.2.html).
+//!   the sent value closes its own as usual when it is dropped. That is what `tx.send(msg)` does at its end;
+//!   `tx.by_ref().send(&msg)` keeps it. A duplicate shares the open file, with its offset and its flags, `O_NONBLOCK`
+//!   among them: see [`dup(2)`](https://man7.org/linux/man-pages/man2/dup.2.html).
 //! - A received descriptor is close-on-exec, and belongs to the field. If the rest of the message turns
 //!   out to be wrong, it is closed.
 //! - Each descriptor can be taken once. A type whose `Deserialize` tries several things in turn, such as
@@ -57,7 +57,46 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use serde::{Deserializer, Serializer};
 
 use crate::error::Error;
-use crate::message::fields::{Carried, Found, carry, claim};
+use crate::message::fields::{self, Carried, Found, carry, claim};
+
+/// Whether this thread is serializing for wormhole: for a send, or for [`spawn`](crate::spawn) to find the ends that its
+/// arguments hold. Only then can descriptors and ends be serialized.
+///
+/// For a `Serialize` that writes something else in other formats.
+///
+/// # Examples
+///
+/// ```
+/// use serde::{Serialize, Serializer};
+/// use wormhole::{channel, fd};
+///
+/// /// A secret that other formats, a log for instance, do not get to see.
+/// struct Password(String);
+///
+/// impl Serialize for Password {
+///     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+///         serializer.serialize_str(if fd::is_encoding() { &self.0 } else { "***" })
+///     }
+/// }
+///
+/// let password = Password("sesame".to_owned());
+/// assert_eq!(serde_json::to_string(&password)?, r#""***""#);
+/// let (tx, rx) = channel::<Password>()?;
+/// tx.send(password)?;
+/// assert_eq!(rx.cast::<String>().recv()?, "sesame");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use]
+pub fn is_encoding() -> bool {
+    fields::is_encoding()
+}
+
+/// Whether this thread is deserializing a message that was received through wormhole. Only then can descriptors and
+/// ends be deserialized.
+#[must_use]
+pub fn is_decoding() -> bool {
+    fields::is_decoding()
+}
 
 /// Serializes a descriptor, within a send of this crate.
 ///

@@ -179,24 +179,29 @@ mod listener;
 mod message;
 mod options;
 pub mod process;
+mod raw;
 mod select;
 mod sys;
 mod wait;
 
-pub use blob::Blob;
+pub use blob::{Blob, BlobWriter};
 pub use channel::{IntoIter, Iter, Receiver, Sender, TryIter, channel};
 pub use error::{ChildEnd, Error, Result};
 pub use listener::{Incoming, Listener};
 pub use options::Options;
 #[doc(inline)]
 pub use process::{Child, inherit, spawn, spawn_command, spawn_unchecked};
+pub use raw::Raw;
 pub use select::{Key, ReceiverSet, Select, Selected};
 pub use sys::peer::Peer;
 
 /// What macros of this crate expand to. Not for use by hand.
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::select::decide;
+    pub use crate::select::{
+        FdArm, OptionFdArm, RecvArm, SendArm, add_closed, add_ready, add_recv, add_writable,
+        decide, off, only_if, received,
+    };
 }
 
 #[cfg(doctest)]

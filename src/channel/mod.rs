@@ -1,6 +1,6 @@
 //! A channel: its two ends, and how it is made.
 
-mod endpoint;
+pub(crate) mod endpoint;
 mod receiver;
 mod sender;
 
@@ -65,8 +65,8 @@ impl Options {
     pub fn channel<T>(&self) -> Result<(Sender<T>, Receiver<T>)> {
         let (sending, receiving) = socket::pair(self.buffer, self.spin)?;
         Ok((
-            Sender::new(Arc::new(sending), self.max_message_len),
-            Receiver::new(Arc::new(receiving), self.max_message_len),
+            Sender::new(Arc::new(sending), self.limits),
+            Receiver::new(Arc::new(receiving), self.limits),
         ))
     }
 }

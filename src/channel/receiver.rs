@@ -1,15 +1,16 @@
 //! The receiving end, and its iterators.
 
+use std::iter::FusedIterator;
 use std::marker::PhantomData;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 
-use super::endpoint::impl_end;
+use super::endpoint::{Endpoint, impl_end};
 use crate::error::{Error, Result};
 use crate::message::inbound::Inbound;
-use crate::sys::shared_socket::SharedSocket;
+use crate::sys::socket::Direction;
 use crate::wait::Wait;
 
 /// The receiving end of a channel: [`channel`](crate::channel) makes it.
@@ -22,8 +23,7 @@ use crate::wait::Wait;
 /// A receiver can itself be sent, as a message or as a field of one. What arrives is a receiver of the
 /// same channel with the default [`max_message_len`](crate::Options::max_message_len).
 pub struct Receiver<T> {
-    socket: SharedSocket,
-    max_message_len: usize,
+    end: Endpoint,
     message: PhantomData<fn() -> T>,
 }
 
@@ -46,7 +46,14 @@ impl<T> Receiver<T> {
     /// # Ok::<(), Error>(())
     /// ```
     pub fn set_max_message_len(&mut self, bytes: usize) {
-        self.max_message_len = bytes;
+        self.end.limits.message_len = bytes;
+    }
+
+    /// Sets how many bytes the blobs of one message may have together, as
+    /// [`Options::max_blob_len`](crate::Options::max_blob_len) does at creation. For receivers that came in a message
+    /// or were made from a descriptor. Other clones keep their limit.
+    pub fn set_max_blob_len(&mut self, bytes: u64) {
+        self.end.limits.blob_len = bytes;
     }
 }
 
@@ -109,12 +116,39 @@ impl<T: DeserializeOwned> Receiver<T> {
     ///
     /// let (message, fds) = rx.recv_with_fds()?;
     /// assert_eq!((message, fds.len()), (1, 2));
-    /// // Who does not ask for descriptors gets an error rather than losing them silently.
+    /// // A receiver that does not ask for descriptors gets an error rather than losing them silently.
     /// assert!(matches!(rx.recv(), Err(Error::UnexpectedFds { count: 1 })));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn recv_with_fds(&self) -> Result<(T, Vec<OwnedFd>)> {
-        self.receive(Wait::Forever)?.decode_with_fds()
+        self.recv_with_fds_within(Wait::Forever)
+    }
+
+    /// Receives as [`recv_with_fds`](Self::recv_with_fds) does, if a message is waiting. Never blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Empty`] when none is waiting, otherwise as [`recv_with_fds`](Self::recv_with_fds).
+    pub fn try_recv_with_fds(&self) -> Result<(T, Vec<OwnedFd>)> {
+        self.recv_with_fds_within(Wait::Never)
+    }
+
+    /// Receives as [`recv_with_fds`](Self::recv_with_fds) does, waiting for at most `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TimedOut`] when none came in time, otherwise as [`recv_with_fds`](Self::recv_with_fds).
+    pub fn recv_with_fds_timeout(&self, timeout: Duration) -> Result<(T, Vec<OwnedFd>)> {
+        self.recv_with_fds_within(Wait::at_most(timeout))
+    }
+
+    /// Receives as [`recv_with_fds`](Self::recv_with_fds) does, waiting until `deadline`.
+    ///
+    /// # Errors
+    ///
+    /// As [`recv_with_fds_timeout`](Self::recv_with_fds_timeout).
+    pub fn recv_with_fds_deadline(&self, deadline: Instant) -> Result<(T, Vec<OwnedFd>)> {
+        self.recv_with_fds_within(Wait::until(deadline))
     }
 
     /// Receives a message if one is waiting. Never blocks.
@@ -155,7 +189,7 @@ impl<T: DeserializeOwned> Receiver<T> {
     ///
     /// let (tx, rx) = channel::<char>()?;
     /// let late = rx.recv_timeout(Duration::from_millis(10));
-    /// assert!(matches!(late, Err(Error::TimedOut)));
+    /// assert!(matches!(late, Err(Error::TimedOut { .. })));
     /// tx.send('a')?;
     /// assert_eq!(rx.recv_timeout(Duration::from_millis(10))?, 'a');
     /// # Ok::<(), Error>(())
@@ -164,11 +198,43 @@ impl<T: DeserializeOwned> Receiver<T> {
         self.recv_within(Wait::at_most(timeout))
     }
 
+    /// Receives the next message, waiting until `deadline`. One that has passed tries once.
+    ///
+    /// # Errors
+    ///
+    /// As [`recv_timeout`](Self::recv_timeout).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::{Duration, Instant};
+    /// use wormhole::{Error, channel};
+    ///
+    /// // All messages that come within 20 milliseconds.
+    /// let (tx, rx) = channel::<char>()?;
+    /// tx.send('a')?;
+    /// tx.send('b')?;
+    /// let deadline = Instant::now() + Duration::from_millis(20);
+    /// let mut text = String::new();
+    /// let error = loop {
+    ///     match rx.recv_deadline(deadline) {
+    ///         Ok(letter) => text.push(letter),
+    ///         Err(error) => break error,
+    ///     }
+    /// };
+    /// assert_eq!(text, "ab");
+    /// assert!(matches!(error, Error::TimedOut { .. }));
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn recv_deadline(&self, deadline: Instant) -> Result<T> {
+        self.recv_within(Wait::until(deadline))
+    }
+
     /// Iterates over the messages, blocking for each as [`recv`](Self::recv) does.
     ///
     /// Ends when the channel is disconnected. Every other error is an item, after which the next one is
-    /// the next message. An [`Error::Io`] may stay for ever: who goes on after errors should give up
-    /// on that one.
+    /// the next message. An [`Error::Io`] may stay forever: a loop that goes on after errors should
+    /// give up on that one.
     ///
     /// # Examples
     ///
@@ -214,13 +280,17 @@ impl<T: DeserializeOwned> Receiver<T> {
         self.receive(wait)?.decode()
     }
 
+    fn recv_with_fds_within(&self, wait: Wait) -> Result<(T, Vec<OwnedFd>)> {
+        self.receive(wait)?.decode_with_fds()
+    }
+
     #[inline]
     fn receive(&self, wait: Wait) -> Result<Inbound> {
-        Inbound::receive(&self.socket, self.max_message_len, wait)
+        Inbound::receive(self.end.socket(), self.end.limits, wait)
     }
 }
 
-impl_end!(Receiver);
+impl_end!(Receiver, Direction::Receiving);
 
 /// Blocking iterator over the messages of a channel: [`Receiver::iter`].
 #[derive(Clone, Debug)]
@@ -235,6 +305,9 @@ impl<T: DeserializeOwned> Iterator for Iter<'_, T> {
         unless_disconnected(self.receiver.recv())
     }
 }
+
+// A channel that is disconnected stays so.
+impl<T: DeserializeOwned> FusedIterator for Iter<'_, T> {}
 
 /// Iterator over the messages that are waiting in a channel: [`Receiver::try_iter`].
 #[derive(Clone, Debug)]
@@ -266,6 +339,8 @@ impl<T: DeserializeOwned> Iterator for IntoIter<T> {
         unless_disconnected(self.receiver.recv())
     }
 }
+
+impl<T: DeserializeOwned> FusedIterator for IntoIter<T> {}
 
 fn unless_disconnected<T>(received: Result<T>) -> Option<Result<T>> {
     match received {

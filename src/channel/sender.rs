@@ -1,18 +1,17 @@
 //! The sending end.
 
-use std::borrow::Borrow;
 use std::marker::PhantomData;
 use std::os::fd::BorrowedFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::endpoint::impl_end;
+use super::endpoint::{Endpoint, impl_end};
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::Result;
 use crate::message::outbound::Outbound;
-use crate::sys::shared_socket::SharedSocket;
+use crate::sys::socket::Direction;
 use crate::wait::Wait;
 
 /// The sending end of a channel: [`channel`](crate::channel) makes it.
@@ -53,8 +52,7 @@ use crate::wait::Wait;
 /// # Ok::<(), Error>(())
 /// ```
 pub struct Sender<T> {
-    socket: SharedSocket,
-    max_message_len: usize,
+    end: Endpoint,
     message: PhantomData<fn(T)>,
 }
 
@@ -70,33 +68,80 @@ impl<T> Sender<T> {
     ///
     /// let (mut tx, rx) = channel::<String>()?;
     /// tx.set_max_message_len(8);
-    /// tx.send("123456".to_owned())?; // 8 bytes with its quotes
-    /// let error = tx.send("1234567".to_owned()).unwrap_err();
+    /// let error = tx.send("1234567".to_owned()).unwrap_err(); // 9 bytes with its quotes
     /// assert!(matches!(error, Error::TooLarge { size: 9, limit: 8 }));
+    /// tx.send("123456".to_owned())?;
+    /// assert_eq!(rx.recv()?, "123456");
     /// # Ok::<(), Error>(())
     /// ```
     pub fn set_max_message_len(&mut self, bytes: usize) {
-        self.max_message_len = bytes;
+        self.end.limits.message_len = bytes;
+    }
+
+    /// Makes a sender of the same channel that sends borrowed messages: for those that are to be kept, or sent to
+    /// many.
+    ///
+    /// It shares the descriptor, as a clone does, and costs next to nothing. The type of what it borrows follows
+    /// from what is sent.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use wormhole::{Error, Sender, channel};
+    ///
+    /// fn send_to_all(senders: &[Sender<Vec<u32>>], message: &Vec<u32>) -> Result<(), Error> {
+    ///     senders.iter().try_for_each(|tx| tx.by_ref().send(message))
+    /// }
+    ///
+    /// let (tx, rx) = channel()?;
+    /// let message = vec![1, 2, 3];
+    /// send_to_all(&[tx.clone(), tx], &message)?;
+    /// assert_eq!([rx.recv()?, rx.recv()?], [message.clone(), message]);
+    /// assert!(matches!(rx.recv(), Err(Error::Disconnected)));
+    /// # Ok::<(), Error>(())
+    /// ```
+    #[inline]
+    #[must_use]
+    pub fn by_ref<'a>(&self) -> Sender<&'a T>
+    where
+        T: 'a,
+    {
+        Sender::of(self.end.share())
+    }
+
+    /// Whether every copy of the receiver, in every process, is gone, so that nothing that is sent can arrive.
+    ///
+    /// Never blocks. To wait for it, use the arm `closed(tx)` of [`select!`](crate::select!). `false` may be out of
+    /// date as soon as it is returned. It is also the answer where a sandbox denies `ppoll`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use wormhole::{Error, channel};
+    ///
+    /// let (tx, rx) = channel::<u32>()?;
+    /// assert!(!tx.is_disconnected());
+    /// drop(rx);
+    /// assert!(tx.is_disconnected());
+    /// assert!(matches!(tx.send(1), Err(Error::Disconnected)));
+    /// # Ok::<(), Error>(())
+    /// ```
+    #[must_use]
+    pub fn is_disconnected(&self) -> bool {
+        self.end.socket().is_hung_up()
     }
 }
 
 impl<T: Serialize> Sender<T> {
-    /// Sends a message, given away or borrowed: `tx.send(message)` or `tx.send(&message)`.
+    /// Sends a message.
     ///
-    /// Blocks while the channel is full. A channel is bounded, in bytes, by the kernel's socket buffer: by
-    /// default it holds about 200 KB, or 278 small messages, that no receiver has taken yet. So two
-    /// processes that send to each other without receiving block for ever, see
-    /// [`try_send`](Self::try_send) and [`send_timeout`](Self::send_timeout).
-    ///
-    /// `Ok` means that the kernel has the whole message: it outlives this process, and will be delivered
-    /// if any process still receives. It does not mean that the message has been received.
-    ///
-    /// A message that was given away is dropped before `send` returns, in case of an error as well. To keep
-    /// it, pass a reference.
+    /// Blocks while the channel is full. `Ok` means that the kernel has the whole message: it will be received
+    /// even if this process ends now, unless the receivers end first. The message is dropped here, and with it the
+    /// descriptors and ends that it holds: they have moved. To keep it, see [`by_ref`](Self::by_ref).
     ///
     /// # Errors
     ///
-    /// Nothing was sent, and, but for the first one, the channel works as before:
+    /// The message was not sent, not even in part, and the channel works as before:
     ///
     /// - [`Error::Disconnected`]: every copy of the receiver, in every process, is gone.
     /// - [`Error::Encode`]: the message cannot be written as JSON.
@@ -112,17 +157,100 @@ impl<T: Serialize> Sender<T> {
     /// use wormhole::{Error, channel};
     ///
     /// let (tx, rx) = channel::<(u32, String)>()?;
-    /// let message = (1, "hello".to_owned());
-    /// tx.send(&message)?;
-    /// tx.send(message)?;
+    /// tx.send((1, "hello".into()))?;
     /// assert_eq!(rx.recv()?, (1, "hello".to_owned()));
     ///
     /// drop(rx);
     /// assert!(matches!(tx.send((2, String::new())), Err(Error::Disconnected)));
     /// # Ok::<(), Error>(())
     /// ```
-    pub fn send(&self, message: impl Borrow<T>) -> Result<()> {
-        self.send_within(message.borrow(), &[], Wait::Forever)
+    #[inline]
+    pub fn send(&self, message: T) -> Result<()> {
+        self.send_within(message, &[], Wait::Forever)
+    }
+
+    /// Sends a message if the channel has room for it now. Never blocks.
+    ///
+    /// `Ok` means the same as for [`send`](Self::send). The message is dropped in any case: to still have it when
+    /// the channel is full, use [`by_ref`](Self::by_ref).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Full`] when there is no room, otherwise as [`send`](Self::send).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use wormhole::{Error, channel};
+    ///
+    /// let (tx, rx) = channel::<u64>()?;
+    /// let mut sent = 0;
+    /// while tx.try_send(sent).is_ok() {
+    ///     sent += 1;
+    /// }
+    /// assert!(matches!(tx.try_send(sent), Err(Error::Full)));
+    /// // All that was accepted arrives, and then there is room again.
+    /// assert!(rx.try_iter().map(Result::unwrap).eq(0..sent));
+    /// tx.try_send(sent)?;
+    /// # Ok::<(), Error>(())
+    /// ```
+    #[inline]
+    pub fn try_send(&self, message: T) -> Result<()> {
+        self.send_within(message, &[], Wait::Never)
+    }
+
+    /// Sends a message, waiting for at most `timeout` while the channel is full.
+    ///
+    /// The timeout is a deadline, counted from the call: signals do not prolong it. Zero tries once.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TimedOut`] when there was no room in time, otherwise as [`send`](Self::send).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use wormhole::{Error, channel};
+    ///
+    /// let (tx, rx) = channel::<u64>()?;
+    /// while tx.try_send(1).is_ok() {}
+    /// let late = tx.send_timeout(2, Duration::from_millis(10));
+    /// assert!(matches!(late, Err(Error::TimedOut { .. })));
+    ///
+    /// assert!(rx.try_iter().all(|message| message.unwrap() == 1));
+    /// tx.send_timeout(3, Duration::from_millis(10))?;
+    /// assert_eq!(rx.recv()?, 3);
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn send_timeout(&self, message: T, timeout: Duration) -> Result<()> {
+        self.send_within(message, &[], Wait::at_most(timeout))
+    }
+
+    /// Sends a message, waiting until `deadline` while the channel is full. One that has passed tries once.
+    ///
+    /// # Errors
+    ///
+    /// As [`send_timeout`](Self::send_timeout).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::{Duration, Instant};
+    /// use wormhole::{Error, channel};
+    ///
+    /// let (tx, _rx) = channel::<u64>()?;
+    /// let deadline = Instant::now() + Duration::from_millis(10);
+    /// let error = loop {
+    ///     if let Err(error) = tx.send_deadline(1, deadline) {
+    ///         break error;
+    ///     }
+    /// };
+    /// assert!(matches!(error, Error::TimedOut { .. }));
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn send_deadline(&self, message: T, deadline: Instant) -> Result<()> {
+        self.send_within(message, &[], Wait::until(deadline))
     }
 
     /// Sends a message and, beside it, duplicates of `fds`: the receiver gets them from
@@ -163,70 +291,56 @@ impl<T: Serialize> Sender<T> {
     /// assert!(matches!(error, Error::TooManyFds { count: 254, limit: 253 }));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn send_with_fds(&self, message: impl Borrow<T>, fds: &[BorrowedFd<'_>]) -> Result<()> {
-        self.send_within(message.borrow(), fds, Wait::Forever)
+    pub fn send_with_fds(&self, message: T, fds: &[BorrowedFd<'_>]) -> Result<()> {
+        self.send_within(message, fds, Wait::Forever)
     }
 
-    /// Sends a message if the channel has room for it now. Never blocks.
-    ///
-    /// `Ok` means the same as for [`send`](Self::send). Pass a reference to still have the message
-    /// when the channel is full.
+    /// Sends as [`send_with_fds`](Self::send_with_fds) does, if the channel has room now. Never blocks.
     ///
     /// # Errors
     ///
-    /// [`Error::Full`] when there is no room, otherwise as [`send`](Self::send).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use wormhole::{Error, channel};
-    ///
-    /// let (tx, rx) = channel::<u64>()?;
-    /// let mut sent = 0;
-    /// while tx.try_send(&sent).is_ok() {
-    ///     sent += 1;
-    /// }
-    /// assert!(matches!(tx.try_send(&sent), Err(Error::Full)));
-    /// // All that was accepted arrives, and then there is room again.
-    /// assert!(rx.try_iter().map(Result::unwrap).eq(0..sent));
-    /// tx.try_send(&sent)?;
-    /// # Ok::<(), Error>(())
-    /// ```
-    pub fn try_send(&self, message: impl Borrow<T>) -> Result<()> {
-        self.send_within(message.borrow(), &[], Wait::Never)
+    /// [`Error::Full`] when there is no room, otherwise as [`send_with_fds`](Self::send_with_fds). The descriptors
+    /// stay open here in any case.
+    pub fn try_send_with_fds(&self, message: T, fds: &[BorrowedFd<'_>]) -> Result<()> {
+        self.send_within(message, fds, Wait::Never)
     }
 
-    /// Sends a message, waiting for at most `timeout` while the channel is full.
-    ///
-    /// The timeout is a deadline, counted from the call: signals do not prolong it. Zero tries once.
+    /// Sends as [`send_with_fds`](Self::send_with_fds) does, waiting for at most `timeout` while the channel is full.
     ///
     /// # Errors
     ///
-    /// [`Error::TimedOut`] when there was no room in time, otherwise as [`send`](Self::send).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// use wormhole::{Error, channel};
-    ///
-    /// let (tx, rx) = channel::<u64>()?;
-    /// while tx.try_send(1).is_ok() {}
-    /// let late = tx.send_timeout(2, Duration::from_millis(10));
-    /// assert!(matches!(late, Err(Error::TimedOut)));
-    ///
-    /// assert!(rx.try_iter().all(|message| message.unwrap() == 1));
-    /// tx.send_timeout(3, Duration::from_millis(10))?;
-    /// assert_eq!(rx.recv()?, 3);
-    /// # Ok::<(), Error>(())
-    /// ```
-    pub fn send_timeout(&self, message: impl Borrow<T>, timeout: Duration) -> Result<()> {
-        self.send_within(message.borrow(), &[], Wait::at_most(timeout))
+    /// [`Error::TimedOut`] when there was no room in time, otherwise as [`send_with_fds`](Self::send_with_fds).
+    pub fn send_with_fds_timeout(
+        &self,
+        message: T,
+        fds: &[BorrowedFd<'_>],
+        timeout: Duration,
+    ) -> Result<()> {
+        self.send_within(message, fds, Wait::at_most(timeout))
     }
 
-    fn send_within(&self, message: &T, fds: &[BorrowedFd<'_>], wait: Wait) -> Result<()> {
-        Outbound::encode(message, self.max_message_len)?.send(&self.socket, fds, wait)
+    /// Sends as [`send_with_fds`](Self::send_with_fds) does, waiting until `deadline` while the channel is full.
+    ///
+    /// # Errors
+    ///
+    /// As [`send_with_fds_timeout`](Self::send_with_fds_timeout).
+    pub fn send_with_fds_deadline(
+        &self,
+        message: T,
+        fds: &[BorrowedFd<'_>],
+        deadline: Instant,
+    ) -> Result<()> {
+        self.send_within(message, fds, Wait::until(deadline))
+    }
+
+    #[inline]
+    fn send_within(&self, message: T, fds: &[BorrowedFd<'_>], wait: Wait) -> Result<()> {
+        // What moves is closed here only once it is there: `message` is dropped after the send.
+        let mut outbound = Outbound::encode(&message, self.end.limits.message_len)?;
+        outbound.send(self.end.socket(), fds, wait)?;
+        outbound.note_given();
+        Ok(())
     }
 }
 
-impl_end!(Sender);
+impl_end!(Sender, Direction::Sending);

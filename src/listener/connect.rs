@@ -71,7 +71,7 @@ impl<T> Sender<T> {
     /// let name = format!("\0wormhole {}", std::process::id());
     /// let timeout = Duration::from_millis(10);
     /// let error = Sender::<u32>::connect_timeout(&name, timeout).unwrap_err();
-    /// assert!(error.to_string().starts_with("cannot connect to `@wormhole "));
+    /// assert!(error.to_string().starts_with("cannot connect to `\\0wormhole "));
     ///
     /// let listener = Listener::<u32>::bind(&name)?;
     /// let tx = Sender::<u32>::connect_timeout(&name, timeout)?;
@@ -87,7 +87,7 @@ impl<T> Sender<T> {
 fn connect<T>(options: &Options, path: &Path, wait: Wait) -> Result<Sender<T>> {
     let address = Address::new(path)?;
     let socket = Socket::connect(&address, wait, options.buffer, options.spin)?;
-    Ok(Sender::new(Arc::new(socket), options.max_message_len))
+    Ok(Sender::new(Arc::new(socket), options.limits))
 }
 
 impl Options {

@@ -1,32 +1,33 @@
-//! Channels between processes that are no relatives: one listens at a name, any number connect to it.
+//! Channels between unrelated processes: one listens at a name, any number connect to it.
 
 mod connect;
 mod socket_file;
 
 use std::fmt;
+use std::iter::FusedIterator;
 use std::marker::PhantomData;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
 use rustix::io::Errno;
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Serialize, Serializer};
 
+use self::socket_file::SocketFile;
 use crate::channel::Receiver;
 #[cfg(doc)]
 use crate::channel::Sender;
+use crate::channel::endpoint::{Endpoint, impl_endpoint};
 use crate::error::{Error, Result};
 use crate::message::fields;
-use crate::options::{DEFAULT_MAX_MESSAGE_LEN, Options};
+use crate::options::{Limits, Options};
 use crate::sys::address::Address;
 use crate::sys::peer::Peer;
-use crate::sys::shared_socket::SharedSocket;
 use crate::sys::socket::Socket;
 use crate::wait::{Wait, until_ready};
-use socket_file::SocketFile;
 
 /// Listens at a name for processes that [`connect`](Sender::connect), each of which becomes a channel.
 ///
@@ -37,20 +38,23 @@ use socket_file::SocketFile;
 /// behind; the next `bind` replaces it.
 ///
 /// A name that begins with a NUL, such as `"\0my-server"`, is abstract: it has no file, and vanishes with
-/// the listener. **It has no permissions either**: whoever shares the network namespace can connect, so look
+/// the listener. **It has no permissions either**: every process in the network namespace can connect, so look
 /// at the [`Peer`] that [`accept`](Self::accept) gives.
 ///
-/// Both kinds of name have at most 107 bytes.
+/// Both kinds of name have at most 107 bytes. Errors show an abstract name with `\0` before it. A name that begins
+/// with an `@` is a path like any other.
+///
+/// A service manager that listens for this program hands over a descriptor: see `TryFrom<OwnedFd>` below.
 ///
 /// # Several processes
 ///
 /// A listener can be cloned, given to a [`spawn`](crate::spawn)ed process and sent in a message, as the end of
-/// a channel can. All copies share one queue: each client reaches one of those who accept. Clients that nobody
-/// has accepted when the last copy is closed see [`Error::Disconnected`].
+/// a channel can. All copies share one queue: each client is accepted by one of them. Clients that have not been
+/// accepted when the last copy is closed see [`Error::Disconnected`].
 ///
-/// It is the process that bound it which removes the file, as soon as it drops its last clone. **One that it
-/// gave away leaves the file**, which is stale once nobody listens any more. So a pre-fork server keeps one, and
-/// gives a clone to each worker:
+/// The process that bound it removes the file, as soon as it drops its last clone. **One that it gave away leaves
+/// the file**, which is stale once no process listens any more. So a pre-fork server keeps one, and gives a clone to
+/// each worker:
 ///
 /// ```
 /// use wormhole::{Error, Listener, Sender, spawn};
@@ -105,11 +109,10 @@ use socket_file::SocketFile;
 pub struct Listener<T> {
     /// Of all clones in the process that bound it.
     file: Option<Arc<SocketFile>>,
-    socket: SharedSocket,
-    /// Whether another process may have got this clone.
-    given: AtomicBool,
-    /// Of the receivers that are accepted.
-    max_message_len: usize,
+    /// The socket; the limits are those of the receivers that are accepted.
+    end: Endpoint,
+    /// Whether another process has got this clone.
+    given: Arc<AtomicBool>,
     message: PhantomData<fn() -> T>,
 }
 
@@ -167,18 +170,29 @@ impl<T> Listener<T> {
             file.inspect(SocketFile::remove);
             return Err(failed(errno));
         }
-        let (file, socket) = (file.map(Arc::new), Arc::new(socket));
-        Ok(Self::new(file, socket, options.max_message_len))
+        let end = Endpoint::new(Arc::new(socket), options.limits);
+        Ok(Self::of(file.map(Arc::new), end))
     }
 
-    fn new(file: Option<Arc<SocketFile>>, socket: Arc<Socket>, max_message_len: usize) -> Self {
+    fn of(file: Option<Arc<SocketFile>>, end: Endpoint) -> Self {
         Listener {
             file,
-            socket: SharedSocket::new(socket),
-            given: AtomicBool::new(false),
-            max_message_len,
+            end,
+            given: Arc::default(),
             message: PhantomData,
         }
+    }
+
+    /// Takes over a listening socket that came from elsewhere.
+    fn adopt(fd: OwnedFd) -> Result<Self> {
+        let socket = Arc::new(Socket::adopt_listening(fd)?);
+        Ok(Self::of(None, Endpoint::new(socket, Limits::DEFAULT)))
+    }
+
+    /// Gives up the socket, and leaves its file.
+    fn into_endpoint(self) -> Endpoint {
+        self.given.store(true, Ordering::Relaxed);
+        self.end.share()
     }
 
     /// Accepts the next client: gives the receiving end of its channel, and who it is.
@@ -190,7 +204,7 @@ impl<T> Listener<T> {
     ///
     /// # Errors
     ///
-    /// - [`Error::Disconnected`]: nobody can connect, because this is a copy in a [`spawn`](crate::spawn)ed
+    /// - [`Error::Disconnected`]: no client can connect, because this is a copy in a [`spawn`](crate::spawn)ed
     ///   process that was not among its arguments.
     /// - [`Error::Io`]: the kernel refused. If that was because the process is out of descriptors, the client
     ///   keeps waiting and the next call tries again. It cannot be expected to fare better before some
@@ -256,13 +270,22 @@ impl<T> Listener<T> {
     /// let name = format!("\0wormhole {}", std::process::id());
     /// let listener = Listener::<u32>::bind(&name)?;
     /// let late = listener.accept_timeout(Duration::from_millis(10));
-    /// assert!(matches!(late, Err(Error::TimedOut)));
+    /// assert!(matches!(late, Err(Error::TimedOut { .. })));
     /// let _tx = Sender::<u32>::connect(&name)?;
     /// listener.accept_timeout(Duration::from_millis(10))?;
     /// # Ok::<(), Error>(())
     /// ```
     pub fn accept_timeout(&self, timeout: Duration) -> Result<(Receiver<T>, Peer)> {
         self.accept_within(Wait::at_most(timeout))
+    }
+
+    /// Accepts the next client, waiting until `deadline`. One that has passed tries once.
+    ///
+    /// # Errors
+    ///
+    /// As [`accept_timeout`](Self::accept_timeout).
+    pub fn accept_deadline(&self, deadline: Instant) -> Result<(Receiver<T>, Peer)> {
+        self.accept_within(Wait::until(deadline))
     }
 
     /// Iterates over the clients, blocking for each as [`accept`](Self::accept) does.
@@ -292,8 +315,9 @@ impl<T> Listener<T> {
     }
 
     fn accept_within(&self, wait: Wait) -> Result<(Receiver<T>, Peer)> {
-        let accepted = until_ready(&**self.socket, PollFlags::IN, None, wait, |_| {
-            match self.socket.accept() {
+        let socket = self.end.socket();
+        let accepted = until_ready(&***socket, PollFlags::IN, None, wait, |_| {
+            match socket.accept() {
                 // It does not listen (any more): the dead copy in a spawned process.
                 Err(Errno::INVAL) => Ok(None),
                 accepted => accepted.map(Some),
@@ -301,7 +325,7 @@ impl<T> Listener<T> {
         });
         match accepted {
             Ok(Some((socket, peer))) => {
-                let receiver = Receiver::new(Arc::new(socket), self.max_message_len);
+                let receiver = Receiver::new(Arc::new(socket), self.end.limits);
                 Ok((receiver, peer))
             }
             Ok(None) => Err(Error::Disconnected),
@@ -315,7 +339,7 @@ impl<T> Drop for Listener<T> {
         let Some(file) = self.file.take().and_then(Arc::into_inner) else {
             return; // there are other clones, or no file
         };
-        if !*self.given.get_mut() && self.socket.listens_for_this_process() {
+        if !self.given.load(Ordering::Relaxed) && self.end.socket().listens_for_this_process() {
             file.remove();
         }
     }
@@ -323,39 +347,56 @@ impl<T> Drop for Listener<T> {
 
 impl<T> Clone for Listener<T> {
     fn clone(&self) -> Self {
-        let socket = Arc::clone(&self.socket);
-        Self::new(self.file.clone(), socket, self.max_message_len)
+        Self::of(self.file.clone(), self.end.share())
+    }
+}
+
+impl_endpoint!(Listener);
+
+/// Takes over a socket that listens already, for instance one that a service manager hands over (systemd's
+/// socket activation, with `ListenSequentialPacket=`).
+///
+/// Fails with [`Error::NotAChannel`], and closes it, unless it is a listening unix `SOCK_SEQPACKET` socket. Whoever made
+/// the socket file removes it: this listener leaves it. The descriptor's flags stay as they are.
+///
+/// # Examples
+///
+/// ```
+/// use std::os::fd::OwnedFd;
+/// use wormhole::{Error, Listener, Sender};
+///
+/// let directory = tempfile::tempdir()?;
+/// let path = directory.path().join("server");
+/// let fd = OwnedFd::try_from(Listener::<u32>::bind(&path)?)?; // usually of the service manager
+///
+/// let listener = Listener::<u32>::try_from(fd)?;
+/// Sender::connect(&path)?.send(5)?;
+/// assert_eq!(listener.accept()?.0.recv()?, 5);
+/// drop(listener);
+/// assert!(path.exists());
+///
+/// let file = OwnedFd::from(std::fs::File::open("/dev/null")?);
+/// assert!(matches!(Listener::<u32>::try_from(file), Err(Error::NotAChannel { .. })));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+impl<T> TryFrom<OwnedFd> for Listener<T> {
+    type Error = Error;
+
+    fn try_from(fd: OwnedFd) -> Result<Self> {
+        Self::adopt(fd)
     }
 }
 
 impl<T> Serialize for Listener<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.given.store(true, Ordering::Relaxed);
-        fields::carry_end(serializer, &self.socket)
-    }
-}
-
-impl<'de, T> Deserialize<'de> for Listener<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match Socket::adopt_listening(fields::claim(deserializer)?) {
-            Ok(socket) => Ok(Self::new(None, Arc::new(socket), DEFAULT_MAX_MESSAGE_LEN)),
-            Err(error) => Err(de::Error::custom(error.whole_text())),
-        }
-    }
-}
-
-/// For polling: readable when a client is waiting. Unlike those of channel ends this descriptor does not
-/// block, because `accept` has no flag for a single call.
-impl<T> AsFd for Listener<T> {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        fields::carry_end(serializer, self.end.socket(), Some(&self.given))
     }
 }
 
 impl<T> fmt::Debug for Listener<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Listener")
-            .field("fd", &self.as_fd().as_raw_fd())
+            .field("fd", &self.as_raw_fd())
             .field("file", &self.file)
             .finish()
     }
@@ -374,6 +415,8 @@ impl<T> Iterator for Incoming<'_, T> {
         Some(self.listener.accept())
     }
 }
+
+impl<T> FusedIterator for Incoming<'_, T> {} // it never ends
 
 impl<'a, T> IntoIterator for &'a Listener<T> {
     type Item = Result<(Receiver<T>, Peer)>;

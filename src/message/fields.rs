@@ -9,6 +9,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Deserializer, Serializer, de, ser};
 
@@ -49,6 +50,8 @@ impl Survey {
 pub(crate) enum Carried {
     Fd(OwnedFd),
     End(Arc<Socket>),
+    /// A listening socket, and where to note that another process has got it.
+    Listener(Arc<Socket>, Arc<AtomicBool>),
     /// One that stays with its owner.
     Shared(Arc<OwnedFd>),
 }
@@ -57,8 +60,31 @@ impl AsFd for Carried {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
             Carried::Fd(fd) => fd.as_fd(),
-            Carried::End(socket) => socket.as_fd(),
+            Carried::End(socket) | Carried::Listener(socket, _) => socket.as_fd(),
             Carried::Shared(fd) => fd.as_fd(),
+        }
+    }
+}
+
+impl Carried {
+    /// The descriptor by itself, or a duplicate of one that has an owner.
+    pub(crate) fn into_shared(self) -> Result<Arc<OwnedFd>> {
+        match self {
+            Carried::Fd(fd) => Ok(Arc::new(fd)),
+            Carried::Shared(fd) => Ok(fd),
+            Carried::End(socket) | Carried::Listener(socket, _) => {
+                Socket::release(socket).map(Arc::new)
+            }
+        }
+    }
+}
+
+/// Notes that the descriptors of a message have been sent, where they want to know.
+#[cold]
+pub(super) fn note_given(fds: &[Carried]) {
+    for fd in fds {
+        if let Carried::Listener(_, given) = fd {
+            given.store(true, Ordering::Relaxed);
         }
     }
 }
@@ -84,6 +110,16 @@ struct Encoding {
     count: usize,
 }
 
+/// The message that this thread is decoding, as far as descriptors are concerned.
+#[derive(Clone, Copy)]
+struct Decoding {
+    /// How many descriptors came with it.
+    count: usize,
+    /// How many bytes the blobs among them have, so far, and how many they may have.
+    blob_len: u64,
+    max_blob_len: u64,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Purpose {
     /// Something that wormhole does not know of.
@@ -101,8 +137,7 @@ thread_local! {
     static CARRIED: RefCell<Vec<Carried>> = const { RefCell::new(Vec::new()) };
     static FAILURE: Cell<Option<Box<Error>>> = const { Cell::new(None) };
     static SURVEY: RefCell<Option<Box<Survey>>> = const { RefCell::new(None) };
-    /// How many descriptors came with the message that is being decoded, if one is.
-    static DECODING: Cell<Option<usize>> = const { Cell::new(None) };
+    static DECODING: Cell<Option<Decoding>> = const { Cell::new(None) };
     /// Those descriptors, if there are any. `None`: taken by a field.
     static ARRIVED: RefCell<Vec<Option<OwnedFd>>> = const { RefCell::new(Vec::new()) };
 }
@@ -148,7 +183,7 @@ fn forget_carried(first: usize) {
 /// Runs `encode`, and puts the descriptors of the fields that it serialized into `fds`. Gives their number, as if
 /// packets had no limit.
 #[inline]
-pub(super) fn collect(
+pub(crate) fn collect(
     fds: &mut Vec<Carried>,
     encode: impl FnOnce() -> Result<()>,
 ) -> Result<usize> {
@@ -175,9 +210,14 @@ fn take_carried(message: Encoding, fds: &mut Vec<Carried>) {
     let _ = CARRIED.try_with(|all| fds.extend(all.borrow_mut().drain(message.first..)));
 }
 
-/// Whether this thread is serializing a message that is to be sent.
-pub(crate) fn is_sending() -> bool {
-    ENCODING.get().purpose == Purpose::Send
+/// Whether this thread is serializing a message that is to be sent, or to find what it holds.
+pub(crate) fn is_encoding() -> bool {
+    ENCODING.get().purpose != Purpose::Foreign
+}
+
+/// Whether this thread is deserializing a message that was received.
+pub(crate) fn is_decoding() -> bool {
+    DECODING.get().is_some()
 }
 
 /// Runs `encode`, and notes in `survey` what it comes across. Nothing is duplicated.
@@ -260,19 +300,34 @@ fn note(found: Found<'_>) -> Result<(), &'static str> {
 }
 
 /// Adds a channel end to the message that is being encoded, and writes its index.
+///
+/// A listener says where to note that it has been `given` to another process.
 pub(crate) fn carry_end<S: Serializer>(
     serializer: S,
     end: &SharedSocket,
+    given: Option<&Arc<AtomicBool>>,
 ) -> Result<S::Ok, S::Error> {
-    let share = || Ok(Carried::End(Arc::clone(end)));
+    let share = || {
+        let socket = Arc::clone(end);
+        Ok(match given {
+            None => Carried::End(socket),
+            Some(given) => Carried::Listener(socket, Arc::clone(given)),
+        })
+    };
     carry(serializer, Found::End(end), share)
 }
 
 /// Runs `decode`, whose fields take descriptors out of `fds`.
+///
+/// The blobs among them may have `max_blob_len` bytes together.
 #[inline]
-pub(super) fn distribute<R>(fds: &mut Vec<Option<OwnedFd>>, decode: impl FnOnce() -> R) -> R {
+pub(crate) fn distribute<R>(
+    fds: &mut Vec<Option<OwnedFd>>,
+    max_blob_len: u64,
+    decode: impl FnOnce() -> R,
+) -> R {
     /// Brings back the message in whose middle another one was decoded.
-    struct Resume(Option<usize>);
+    struct Resume(Option<Decoding>);
 
     impl Drop for Resume {
         #[inline]
@@ -281,7 +336,12 @@ pub(super) fn distribute<R>(fds: &mut Vec<Option<OwnedFd>>, decode: impl FnOnce(
         }
     }
 
-    let _resume = Resume(DECODING.replace(Some(fds.len())));
+    let message = Decoding {
+        count: fds.len(),
+        blob_len: 0,
+        max_blob_len,
+    };
+    let _resume = Resume(DECODING.replace(Some(message)));
     if fds.is_empty() {
         return decode();
     }
@@ -311,10 +371,74 @@ fn with_arrived<R>(fds: &mut Vec<Option<OwnedFd>>, decode: impl FnOnce() -> R) -
     decode()
 }
 
+/// Takes all descriptors out of the message that is being decoded, for something that is the whole of it.
+pub(crate) fn claim_all() -> Result<Vec<OwnedFd>, &'static str> {
+    let Some(Decoding { count, .. }) = DECODING.get() else {
+        return Err("an undecoded message can only be deserialized by a wormhole receive");
+    };
+    if count == 0 {
+        return Ok(Vec::new());
+    }
+    let claimed = ARRIVED.try_with(|arrived| {
+        let mut arrived = arrived.borrow_mut();
+        let claimed: Option<Vec<_>> = arrived.iter_mut().map(Option::take).collect();
+        claimed.ok_or("an undecoded message must be the whole of a message")
+    });
+    claimed.map_err(|_| TORN_DOWN)?
+}
+
+/// Adds descriptors to the message that is being encoded, for something that is the whole of it.
+pub(crate) fn carry_all(fds: &[Arc<OwnedFd>]) -> Result<(), &'static str> {
+    let mut message = ENCODING.get();
+    match message.purpose {
+        Purpose::Foreign => {
+            return Err("an undecoded message can only be serialized by a wormhole send");
+        }
+        _ if message.count > 0 => {
+            return Err("an undecoded message must be the whole of a message");
+        }
+        Purpose::Search => {
+            return fds
+                .iter()
+                .try_for_each(|fd| note(Found::Fd(fd.as_raw_fd())));
+        }
+        Purpose::Send => {}
+    }
+    message.count = fds.len();
+    let pushed = CARRIED.try_with(|all| {
+        let fds = fds.iter().take(MAX_FDS).cloned();
+        all.borrow_mut().extend(fds.map(Carried::Shared));
+    });
+    pushed.map_err(|_| TORN_DOWN)?;
+    message.carried = fds.len().min(MAX_FDS);
+    ENCODING.set(message);
+    Ok(())
+}
+
+/// Counts a blob of that length in the message that is being decoded. Says what is wrong if it is too much.
+pub(crate) fn count_blob(len: u64) -> Result<(), String> {
+    let Some(mut message) = DECODING.get() else {
+        return Ok(());
+    };
+    message.blob_len = message.blob_len.saturating_add(len);
+    DECODING.set(Some(message));
+    let Decoding {
+        blob_len,
+        max_blob_len: limit,
+        ..
+    } = message;
+    match blob_len <= limit {
+        true => Ok(()),
+        false => Err(format!(
+            "blobs of {blob_len} bytes are longer than the limit of {limit} bytes"
+        )),
+    }
+}
+
 /// Reads an index and takes its descriptor out of the message that is being decoded.
 pub(crate) fn claim<'de, D: Deserializer<'de>>(deserializer: D) -> Result<OwnedFd, D::Error> {
     let index = u64::deserialize(deserializer)?;
-    let Some(count) = DECODING.get() else {
+    let Some(Decoding { count, .. }) = DECODING.get() else {
         return Err(de::Error::custom(
             "a descriptor or a channel end can only be deserialized by a wormhole receive",
         ));

@@ -10,6 +10,7 @@ use super::scratch::{Arriving, Lease};
 use super::{fields, long_text};
 use crate::error::{Error, Result};
 use crate::limits::{HEADER, MAX_PACKET};
+use crate::options::Limits;
 use crate::sys::socket::{Received, Socket};
 use crate::wait::{Stop, Wait, until_ready};
 
@@ -21,12 +22,14 @@ pub(crate) struct Inbound {
     len: usize,
     /// Whether the packet holds only the beginning of the text. Then all of it is in `long_text`.
     is_long: bool,
+    /// How many bytes its blobs may have together.
+    max_blob_len: u64,
 }
 
 impl Inbound {
-    /// Receives the next message, whose text may have `limit` bytes.
+    /// Receives the next message, if it keeps to the `limits`.
     #[inline]
-    pub(crate) fn receive(socket: &Socket, limit: usize, wait: Wait) -> Result<Self> {
+    pub(crate) fn receive(socket: &Socket, limits: Limits, wait: Wait) -> Result<Self> {
         let mut scratch = Lease::<Arriving>::take();
         scratch.make_room();
         let Arriving { packet, fds, .. } = &mut *scratch;
@@ -41,11 +44,12 @@ impl Inbound {
             Ok(Received::Packet { len, lost: false }) => len,
             nothing => return Err(receive_error(nothing)),
         };
-        let is_long = scratch.complete(len, limit)?;
+        let is_long = scratch.complete(len, limits.message_len)?;
         Ok(Inbound {
             scratch,
             len,
             is_long,
+            max_blob_len: limits.blob_len,
         })
     }
 
@@ -81,7 +85,7 @@ impl Inbound {
             true => long_text,
             false => packet.get(HEADER..self.len).unwrap_or_default(),
         };
-        fields::distribute(fds, || packet::decode(text))
+        fields::distribute(fds, self.max_blob_len, || packet::decode(text))
     }
 }
 
@@ -127,7 +131,7 @@ fn gather(packet: &Packet<'_>, fds: &mut Vec<Option<OwnedFd>>, text: &mut Vec<u8
 fn receive_error(received: Result<Received, Stop>) -> Error {
     match received {
         Ok(Received::Packet { .. }) => Error::FdsLost,
-        Ok(Received::End) => Error::Disconnected,
+        Ok(Received::Disconnected) => Error::Disconnected,
         Err(stop) => stop.into_error("receive a message", Error::Empty),
     }
 }

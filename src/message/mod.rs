@@ -4,5 +4,5 @@ pub(crate) mod fields;
 pub(crate) mod inbound;
 mod long_text;
 pub(crate) mod outbound;
-mod packet;
+pub(crate) mod packet;
 mod scratch;

@@ -65,6 +65,14 @@ impl Outbound {
         }
     }
 
+    /// Tells those of its fields that want to know that they have been sent.
+    #[inline]
+    pub(crate) fn note_given(&self) {
+        if self.count > 0 {
+            fields::note_given(&self.scratch.fds);
+        }
+    }
+
     /// Sends what is more than a few bytes, of which so many packets have been `refused`.
     #[cold]
     #[inline(never)]

@@ -34,6 +34,12 @@ pub(crate) fn encode<T: Serialize>(message: &T, limit: usize, packet: &mut Vec<u
     Ok(())
 }
 
+/// The text of a whole packet.
+pub(crate) fn text_of(mut packet: Vec<u8>) -> Result<String, std::string::FromUtf8Error> {
+    packet.drain(..HEADER.min(packet.len()));
+    String::from_utf8(packet)
+}
+
 /// Appends to a packet up to a limit, and beyond it only counts.
 struct Text<'a> {
     packet: &'a mut Vec<u8>,

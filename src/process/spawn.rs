@@ -190,7 +190,7 @@ fn end_child<R: Serialize + DeserializeOwned>(
     // Nothing may unwind into the frames of the parent.
     let run = AssertUnwindSafe(|| match ready {
         Ok(()) => deliver(&result, Delivery::Value(f())),
-        Err(error) => deliver(&result, Delivery::Undelivered(error.whole_text())),
+        Err(error) => deliver(&result, Delivery::Undelivered(format!("{error:#}"))),
     });
     let code = catch_unwind(run).unwrap_or_else(|payload| {
         // The function panicked, or else the `Serialize` of its result.
@@ -210,7 +210,7 @@ fn deliver<R: Serialize>(result: &Sender<Delivery<R>>, outcome: Delivery<R>) -> 
     match result.send(outcome) {
         Ok(()) | Err(Error::Disconnected) => code, // disconnected: nobody wants to know
         Err(error) => {
-            let _ = result.send(Delivery::Undelivered(error.whole_text()));
+            let _ = result.send(Delivery::Undelivered(format!("{error:#}")));
             1
         }
     }

@@ -1,16 +1,16 @@
 //! Waiting for the first of several sends, receives and events.
 
+mod arms;
 mod macros;
 mod receiver_set;
 mod selected;
 
-use std::borrow::Borrow;
 use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 use serde::Serialize;
@@ -19,10 +19,15 @@ use crate::channel::{Receiver, Sender};
 use crate::error::{Error, Result};
 use crate::message::inbound::Inbound;
 use crate::message::outbound::Outbound;
+use crate::options::Limits;
 use crate::sys::socket::Socket;
 use crate::wait::{Pause, Spin, Spinning, Stop, Wait};
 use selected::Outcome;
 
+pub use arms::{
+    FdArm, OptionFdArm, RecvArm, SendArm, add_closed, add_ready, add_recv, add_writable, decide,
+    off, only_if, received,
+};
 pub use receiver_set::{Key, ReceiverSet};
 pub use selected::Selected;
 
@@ -35,7 +40,9 @@ pub use selected::Selected;
 /// A case is known by its index, counted from 0 in the order of adding. If several can happen, one of them is
 /// chosen at random, so that none starves. A receive or a send whose channel is disconnected can happen, and
 /// gives the error. Receivers that other processes share may be emptied by them before this process gets to
-/// receive: then it goes on waiting.
+/// receive: then it looks at all cases again.
+///
+/// It is not `Clone`, as it holds the messages of its sends, which can have descriptors.
 ///
 /// # Examples
 ///
@@ -54,7 +61,7 @@ pub use selected::Selected;
 /// assert_eq!(selected.index(), 1);
 /// assert_eq!(selected.recv(&channels[1].1)?, 7);
 ///
-/// // Without a case there is nothing to wait for: an error, not a wait for ever.
+/// // Without a case there is nothing to wait for: an error, not a wait that never ends.
 /// assert!(Select::new().select().is_err());
 /// # Ok::<(), wormhole::Error>(())
 /// ```
@@ -72,7 +79,7 @@ struct Entry<'a> {
 enum Case<'a> {
     Recv {
         socket: &'a Socket,
-        max_message_len: usize,
+        limits: Limits,
     },
     Send {
         socket: &'a Socket,
@@ -80,7 +87,8 @@ enum Case<'a> {
     },
     /// A send whose message cannot be encoded, for this reason.
     Failed(Option<Error>),
-    Ready(BorrowedFd<'a>),
+    /// A descriptor, and the events that it is to have.
+    Event(BorrowedFd<'a>, PollFlags),
     /// Was removed, or sent its message.
     Over,
 }
@@ -94,22 +102,23 @@ impl<'a> Select<'a> {
 
     /// Adds the case of receiving a message, and returns its index.
     pub fn recv<T>(&mut self, receiver: &'a Receiver<T>) -> usize {
-        let (socket, max_message_len) = receiver.parts();
+        let end = receiver.endpoint();
         self.add(Case::Recv {
-            socket,
-            max_message_len,
+            socket: end.socket(),
+            limits: end.limits,
         })
     }
 
-    /// Adds the case of sending `message`, given away or borrowed, and returns its index.
+    /// Adds the case of sending `message`, and returns its index.
     ///
-    /// The message is encoded now and sent if the case is chosen. After that the case is over. If it cannot
-    /// be encoded, the case can happen at once and gives the error.
-    pub fn send<T: Serialize>(&mut self, sender: &'a Sender<T>, message: impl Borrow<T>) -> usize {
-        let (socket, max_message_len) = sender.parts();
-        self.add(match Outbound::encode(message.borrow(), max_message_len) {
+    /// The message is encoded and dropped now, and sent if the case is chosen. After that the case is over. If it
+    /// cannot be encoded, the case can happen at once and gives the error. To keep the message, see
+    /// [`Sender::by_ref`].
+    pub fn send<T: Serialize>(&mut self, sender: &'a Sender<T>, message: T) -> usize {
+        let end = sender.endpoint();
+        self.add(match Outbound::encode(&message, end.limits.message_len) {
             Ok(message) => Case::Send {
-                socket,
+                socket: end.socket(),
                 message: Box::new(message),
             },
             Err(error) => Case::Failed(Some(error)),
@@ -118,9 +127,27 @@ impl<'a> Select<'a> {
 
     /// Adds the case of `fd` being readable, or at its end, or in error, and returns its index.
     ///
-    /// For what is no channel: a child's pidfd, a `signalfd`, a listening socket, standard input.
+    /// For what is no channel: a child's pidfd, a `signalfd`, a listening socket, standard input. A [`Sender`] is
+    /// always readable: use [`closed`](Self::closed).
     pub fn ready(&mut self, fd: &'a (impl AsFd + ?Sized)) -> usize {
-        self.add(Case::Ready(fd.as_fd()))
+        self.add(Case::Event(fd.as_fd(), PollFlags::IN))
+    }
+
+    /// Adds the case of `fd` being writable, or in error, and returns its index.
+    ///
+    /// For what is no channel: a pipe, a stream. Of a [`Sender`] the kernel says so only once three quarters of its
+    /// buffer are free, while a send succeeds earlier: add a [`send`](Self::send).
+    pub fn writable(&mut self, fd: &'a (impl AsFd + ?Sized)) -> usize {
+        self.add(Case::Event(fd.as_fd(), PollFlags::OUT))
+    }
+
+    /// Adds the case of every copy of the sender's receiver being gone, and returns its index.
+    ///
+    /// So a server can stop working for a client that has left.
+    pub fn closed<T>(&mut self, sender: &'a Sender<T>) -> usize {
+        // KERNEL: HUP is reported whether asked for or not, and nothing else is asked for: a sender polls as
+        // readable, and as RDHUP, from the beginning.
+        self.add(Case::Event(sender.as_fd(), PollFlags::empty()))
     }
 
     /// Takes a case out of the set. The indices of the others stay what they are. Does nothing if there is
@@ -151,7 +178,7 @@ impl<'a> Select<'a> {
     /// - [`Error::Io`] of kind `InvalidInput`: the set has no case, or more than `RLIMIT_NOFILE` allows to
     ///   wait for; of other kinds: the kernel refused, for want of memory for instance.
     pub fn select(&mut self) -> Result<Selected> {
-        self.run(Wait::Forever)?.ok_or(Error::TimedOut) // `None` comes only of deadlines
+        self.run_within(Wait::Forever)
     }
 
     /// Makes a case happen if one can. Never blocks. `None` means that none can now.
@@ -169,14 +196,35 @@ impl<'a> Select<'a> {
     ///
     /// [`Error::TimedOut`] when none could in time, otherwise as [`select`](Self::select).
     pub fn select_timeout(&mut self, timeout: Duration) -> Result<Selected> {
-        self.run(Wait::at_most(timeout))?.ok_or(Error::TimedOut)
+        self.run_within(Wait::at_most(timeout))
+    }
+
+    /// Waits until a case can happen, but only until `deadline`, and makes it happen.
+    ///
+    /// # Errors
+    ///
+    /// As [`select_timeout`](Self::select_timeout).
+    pub fn select_deadline(&mut self, deadline: Instant) -> Result<Selected> {
+        self.run_within(Wait::until(deadline))
+    }
+
+    fn run_within(&mut self, wait: Wait) -> Result<Selected> {
+        self.run(wait)?.ok_or_else(|| Error::TimedOut {
+            operation: WAIT,
+            after: wait.length(),
+        })
+    }
+
+    fn has_cases(&self) -> bool {
+        let mut cases = self.cases.iter();
+        cases.any(|entry| !matches!(entry.case, Case::Over))
     }
 
     /// `None`: nothing could happen in the time given.
     fn run(&mut self, wait: Wait) -> Result<Option<Selected>> {
-        let failed = |source: io::Error| Error::io("wait for one of several cases", source);
+        let failed = |source: io::Error| Error::io(WAIT, source);
         let cases = || self.cases.iter().map(|entry| &entry.case);
-        if cases().all(|case| matches!(case, Case::Over)) && matches!(wait, Wait::Forever) {
+        if !self.has_cases() && matches!(wait, Wait::Forever) {
             let source = io::Error::new(io::ErrorKind::InvalidInput, "there is no case");
             return Err(failed(source));
         }
@@ -198,8 +246,8 @@ impl<'a> Select<'a> {
             match pause.sleep(&mut polled, round) {
                 Ok(()) => {}
                 Err(Stop::Failed(errno)) => return Err(failed(errno.into())),
-                Err(Stop::WouldBlock | Stop::TimedOut) if has_looked => return Ok(None),
-                Err(Stop::WouldBlock | Stop::TimedOut) => {
+                Err(Stop::WouldBlock | Stop::TimedOut(_)) if has_looked => return Ok(None),
+                Err(Stop::WouldBlock | Stop::TimedOut(_)) => {
                     round = Wait::Never; // a deadline that passed meanwhile: one look is owed
                     continue;
                 }
@@ -278,6 +326,9 @@ impl<'a> Select<'a> {
     }
 }
 
+/// What all of this is called in errors.
+const WAIT: &str = "wait for one of several cases";
+
 /// What came of the attempt to make a case happen.
 enum Attempt<'a> {
     /// It has, on the account of an end that may have been spinning.
@@ -287,30 +338,8 @@ enum Attempt<'a> {
     Nothing,
 }
 
-/// What `select!` does: if the wait itself fails, that becomes the result of one of the cases. `timeout` is `None`
-/// to wait forever.
-#[must_use]
-pub fn decide(mut select: Select<'_>, timeout: Option<Duration>) -> Option<Selected> {
-    let wait = match timeout {
-        None => Wait::Forever,
-        Some(timeout) => Wait::at_most(timeout),
-    };
-    select.run(wait).unwrap_or_else(|error| {
-        let index = random_below(select.cases.len());
-        let case = select.cases.get(index).map(|entry| &entry.case);
-        let outcome = match case {
-            Some(Case::Ready(_)) => Outcome::Ready,
-            Some(Case::Recv { socket, .. }) => {
-                Outcome::Received(socket.as_fd().as_raw_fd(), Err(error))
-            }
-            _ => Outcome::Sent(Err(error)),
-        };
-        Some(Selected { index, outcome })
-    })
-}
-
 impl<'a> Case<'a> {
-    /// Whether it can happen although its socket does not poll as ready, see [`Pause`].
+    /// Whether it is tried even if its socket has no event, see [`Pause`].
     fn needs_no_event(&self) -> bool {
         matches!(self, Case::Send { .. } | Case::Failed(_))
     }
@@ -318,7 +347,7 @@ impl<'a> Case<'a> {
     fn spin(&self) -> Option<&'a Spin> {
         match self {
             Case::Recv { socket, .. } | Case::Send { socket, .. } => Some(socket.spin()),
-            Case::Failed(_) | Case::Ready(_) | Case::Over => None,
+            Case::Failed(_) | Case::Event(..) | Case::Over => None,
         }
     }
 
@@ -326,7 +355,7 @@ impl<'a> Case<'a> {
         match self {
             Case::Recv { socket, .. } => Some(PollFd::new(*socket, PollFlags::IN)),
             Case::Send { socket, .. } => Some(PollFd::new(*socket, PollFlags::OUT)),
-            Case::Ready(fd) => Some(PollFd::from_borrowed_fd(*fd, PollFlags::IN)),
+            Case::Event(fd, events) => Some(PollFd::from_borrowed_fd(*fd, *events)),
             Case::Failed(_) | Case::Over => None,
         }
     }
@@ -334,16 +363,16 @@ impl<'a> Case<'a> {
     /// Makes it happen, if it can.
     fn attempt(&mut self) -> Option<Outcome> {
         match self {
-            Case::Recv {
-                socket,
-                max_message_len,
-            } => match Inbound::receive(socket, *max_message_len, Wait::Never) {
+            Case::Recv { socket, limits } => match Inbound::receive(socket, *limits, Wait::Never) {
                 Err(Error::Empty) => None, // another process was faster
                 received => Some(Outcome::Received(socket.as_fd().as_raw_fd(), received)),
             },
             Case::Send { socket, message } => match message.send(socket, &[], Wait::Never) {
                 Err(Error::Full) => None,
                 sent => {
+                    if sent.is_ok() {
+                        message.note_given();
+                    }
                     *self = Case::Over;
                     Some(Outcome::Sent(sent))
                 }
@@ -353,7 +382,7 @@ impl<'a> Case<'a> {
                 *self = Case::Over;
                 error.map(|error| Outcome::Sent(Err(error)))
             }
-            Case::Ready(_) => Some(Outcome::Ready),
+            Case::Event(..) => Some(Outcome::Ready),
             Case::Over => None,
         }
     }
@@ -383,7 +412,7 @@ impl fmt::Debug for Select<'_> {
             Case::Recv { socket, .. } => ("recv", Some(socket.as_fd().as_raw_fd())),
             Case::Send { socket, .. } => ("send", Some(socket.as_fd().as_raw_fd())),
             Case::Failed(_) => ("send", None),
-            Case::Ready(fd) => ("ready", Some(fd.as_raw_fd())),
+            Case::Event(fd, _) => ("event", Some(fd.as_raw_fd())),
             Case::Over => ("over", None),
         });
         f.debug_list().entries(cases).finish()

@@ -1,7 +1,7 @@
 //! What came of a [`Select`](crate::Select).
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use serde::de::DeserializeOwned;
 
@@ -74,11 +74,17 @@ impl Selected {
 
     fn received<T>(self, receiver: &Receiver<T>) -> Result<Inbound> {
         match self.outcome {
-            Outcome::Received(fd, received) if fd == receiver.as_fd().as_raw_fd() => received,
-            _ => Err(mistaken(self.index, "receive from this receiver")),
+            Outcome::Received(fd, received) if fd == receiver.as_raw_fd() => received,
+            _ => Err(mistaken(self.index, RECEIVE)),
         }
     }
+
+    pub(super) fn is_no_receive(&self) -> Error {
+        mistaken(self.index, RECEIVE)
+    }
 }
+
+const RECEIVE: &str = "receive from this receiver";
 
 fn mistaken(index: usize, what: &str) -> Error {
     let reason = format!("case {index}, which has happened, is no {what}");

@@ -6,7 +6,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{Mode, OFlags, fchmod, fcntl_getfl};
+use rustix::event::PollFlags;
+use rustix::fs::{Mode, fchmod};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{
     AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect,
@@ -14,8 +15,9 @@ use rustix::net::{
 };
 
 use super::peer::{Peer, credentials};
-use super::socket::{Socket, set_buffer};
+use super::socket::{Socket, events, set_buffer};
 use crate::error::{Error, Result};
+use crate::options::BufferSize;
 use crate::wait::Wait;
 
 /// The longest name. `sun_path` has 108 bytes, one of which is the NUL that ends a path, or that begins an
@@ -26,7 +28,8 @@ const MAX_NAME: usize = 107;
 #[derive(Clone, Debug)]
 pub(crate) struct Address {
     raw: SocketAddrUnix,
-    /// For people. An abstract name has an `@` in place of its NUL, as in ss(8).
+    /// For people. An abstract name has `\0` before it, as it is written in a program. Not an `@`: that can begin a
+    /// path.
     text: String,
 }
 
@@ -35,7 +38,7 @@ impl Address {
     pub(crate) fn new(path: &Path) -> Result<Self> {
         let bytes = path.as_os_str().as_bytes();
         let (text, name) = match bytes.strip_prefix(b"\0") {
-            Some(name) => (format!("@{}", String::from_utf8_lossy(name)), name),
+            Some(name) => (format!("\\0{}", String::from_utf8_lossy(name)), name),
             None => (path.display().to_string(), bytes),
         };
         let refused = |reason: String| {
@@ -124,10 +127,6 @@ impl Socket {
         if !sockopt::socket_acceptconn(&fd).map_err(failed)? {
             return refused("a unix socket that does not listen");
         }
-        // As `unbound` makes it. `accept` would wait otherwise, and other processes share this flag.
-        if !fcntl_getfl(&fd).map_err(failed)?.contains(OFlags::NONBLOCK) {
-            return refused("a listening socket that blocks");
-        }
         Ok(Socket::new(fd))
     }
 
@@ -142,6 +141,12 @@ impl Socket {
 
     /// Takes the next connection that is waiting, or says `AGAIN`.
     pub(crate) fn accept(&self) -> Result<(Socket, Peer), Errno> {
+        // Whoever shares the socket may have made it one that blocks. Then this waits only if another process takes
+        // the connection in between.
+        let can_ask = events(self.as_fd(), PollFlags::IN);
+        if can_ask.is_ok_and(|now| now.is_empty()) {
+            return Err(Errno::AGAIN);
+        }
         let connection = loop {
             match accept_with(self, SocketFlags::CLOEXEC) {
                 Err(Errno::CONNABORTED) => {} // that client has left: on to the next one
@@ -165,21 +170,21 @@ impl Socket {
     pub(crate) fn connect(
         address: &Address,
         wait: Wait,
-        buffer: Option<usize>,
+        buffer: BufferSize,
         spin: Duration,
     ) -> Result<Self> {
         let failed = |errno: Errno| address.error("connect to", errno);
         let socket = unconnected(SocketType::SEQPACKET, SocketFlags::empty()).map_err(failed)?;
-        if let Some(bytes) = buffer {
-            set_buffer(&socket, bytes)?;
-        }
+        set_buffer(&socket, buffer)?;
         // No other process shares this socket yet, so it may have a timeout for a moment.
         let set_timeout = |timeout| {
             sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, timeout).map_err(failed)
         };
         loop {
             let left = match wait {
-                Wait::Until(deadline) => Some(deadline.saturating_duration_since(Instant::now())),
+                Wait::Until { deadline, .. } => {
+                    Some(deadline.saturating_duration_since(Instant::now()))
+                }
                 Wait::Never => Some(Duration::ZERO),
                 Wait::Forever => None,
             };
@@ -199,7 +204,12 @@ impl Socket {
                 }
                 // KERNEL: a unix socket that was interrupted here has not begun to connect.
                 Err(Errno::INTR | Errno::AGAIN) if left != Some(Duration::ZERO) => {}
-                Err(Errno::INTR | Errno::AGAIN) => return Err(Error::TimedOut),
+                Err(Errno::INTR | Errno::AGAIN) => {
+                    return Err(Error::TimedOut {
+                        operation: "connect to a listener",
+                        after: wait.length(),
+                    });
+                }
                 Err(errno) => return Err(failed(errno)),
             }
         }

@@ -4,11 +4,14 @@
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::ptr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::fstat;
 use rustix::io::{Errno, ioctl_fionread, retry_on_intr};
 use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, SocketFlags,
@@ -19,7 +22,7 @@ use super::recvmsg;
 use super::registry::Registered;
 use crate::error::{Error, Result};
 use crate::limits::{MAX_FDS, MAX_PACKET};
-use crate::options::DEFAULT_SPIN;
+use crate::options::{BufferSize, DEFAULT_SPIN};
 use crate::wait::Spin;
 
 /// A socket that is one end of a channel. All clones of an end within a process share one.
@@ -36,7 +39,7 @@ impl AsFd for Socket {
 }
 
 /// Makes the two sockets of a channel, the sending one first.
-pub(crate) fn pair(buffer: Option<usize>, spin: Duration) -> Result<(Socket, Socket)> {
+pub(crate) fn pair(buffer: BufferSize, spin: Duration) -> Result<(Socket, Socket)> {
     let (sending, receiving) = socketpair(
         AddressFamily::UNIX,
         SocketType::SEQPACKET,
@@ -48,14 +51,12 @@ pub(crate) fn pair(buffer: Option<usize>, spin: Duration) -> Result<(Socket, Soc
     // fail with ECONNRESET once the sender closes (`a_receiver_that_writes_backwards_costs_nothing`).
     shutdown(&receiving, Shutdown::Write)
         .map_err(|errno| Error::io("make a socket pair one-way", errno))?;
-    if let Some(bytes) = buffer {
-        set_buffer(&sending, bytes)?;
-    }
+    set_buffer(&sending, buffer)?;
     let socket = |fd| Socket::with_spin(fd, spin);
     Ok((socket(sending), socket(receiving)))
 }
 
-/// Makes a socket whose peer is gone: who sends or receives on it is told so.
+/// Makes a socket whose peer is gone: all sends and receives on it say so.
 pub(crate) fn dead() -> Result<OwnedFd> {
     let (dead, _) = socketpair(
         AddressFamily::UNIX,
@@ -67,16 +68,26 @@ pub(crate) fn dead() -> Result<OwnedFd> {
     Ok(dead)
 }
 
-pub(super) fn set_buffer(sending: &OwnedFd, bytes: usize) -> Result<()> {
+pub(super) fn set_buffer(sending: &OwnedFd, size: BufferSize) -> Result<()> {
+    let (bytes, is_exact) = match size {
+        BufferSize::Default => return Ok(()),
+        BufferSize::Exactly(bytes) => (bytes, true),
+        BufferSize::UpTo(bytes) => (bytes, false),
+    };
     let failed = |source| Error::io("set the size of the channel's buffer", source);
-    // KERNEL: socket(7): the kernel doubles what is asked, after cutting it to net.core.wmem_max.
-    sockopt::set_socket_send_buffer_size(sending, bytes)
+    // KERNEL: socket(7): the kernel doubles what is asked, after cutting it to net.core.wmem_max. It takes the
+    // number for an `int`.
+    let asked = bytes.min(i32::MAX as usize);
+    sockopt::set_socket_send_buffer_size(sending, asked)
         .map_err(|errno| failed(io::Error::from(errno)))?;
-    let granted = buffer_size(sending.as_fd()).map_err(|errno| failed(errno.into()))? / 2;
-    if granted < bytes {
-        let reason =
-            format!("{bytes} bytes asked for, net.core.wmem_max of this machine allows {granted}");
-        return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, reason)));
+    if is_exact {
+        let granted = buffer_size(sending.as_fd()).map_err(|errno| failed(errno.into()))? / 2;
+        if granted < bytes {
+            let reason = format!(
+                "{bytes} bytes asked for, net.core.wmem_max of this machine allows {granted}"
+            );
+            return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, reason)));
+        }
     }
     Ok(())
 }
@@ -102,8 +113,9 @@ impl Socket {
     }
 
     /// Takes over a descriptor that came from elsewhere, after checking what it is.
-    pub(crate) fn adopt(fd: OwnedFd) -> Result<Self> {
+    pub(crate) fn adopt(fd: OwnedFd, direction: Direction) -> Result<Self> {
         Self::check(fd.as_fd())?;
+        direction.check(fd.as_fd())?;
         Ok(Socket::new(fd))
     }
 
@@ -119,6 +131,17 @@ impl Socket {
             }),
             Err(errno) => Err(Error::io("look up the peer of a socket", errno)),
         }
+    }
+
+    /// Device and inode: the same for all duplicates of the socket, in every process.
+    pub(crate) fn id(&self) -> Result<(u64, u64), Errno> {
+        let found = fstat(self)?;
+        Ok((found.st_dev, found.st_ino))
+    }
+
+    /// Whether every copy of the peer is gone. `false` if that cannot be asked.
+    pub(crate) fn is_hung_up(&self) -> bool {
+        events(self.as_fd(), PollFlags::empty()).is_ok_and(|now| now.contains(PollFlags::HUP))
     }
 
     /// Checks that a descriptor is a unix socket of the right type.
@@ -177,6 +200,7 @@ impl Socket {
     }
 
     /// Sends one packet, whole or not at all. With `may_block` false it says `AGAIN` instead of waiting.
+    #[inline]
     pub(crate) fn send(
         &self,
         bytes: &[u8],
@@ -186,12 +210,27 @@ impl Socket {
         let mut flags = SendFlags::NOSIGNAL;
         flags.set(SendFlags::DONTWAIT, !may_block);
         // KERNEL: a SOCK_SEQPACKET send is atomic: it never takes a part of the packet.
-        if fds.is_empty() {
-            return send(self, bytes, flags).map(drop);
+        if fds.is_empty() && !SENDTO_IS_DENIED.load(Ordering::Relaxed) {
+            match send(self, bytes, flags) {
+                // Some sandboxes allow sendmsg(2) and not the sendto(2) that this is.
+                Err(Errno::PERM | Errno::ACCESS | Errno::NOSYS) => {
+                    SENDTO_IS_DENIED.store(true, Ordering::Relaxed);
+                }
+                sent => return sent.map(drop),
+            }
         }
+        self.send_with_fds(bytes, fds, flags)
+    }
+
+    fn send_with_fds(
+        &self,
+        bytes: &[u8],
+        fds: &[BorrowedFd<'_>],
+        flags: SendFlags,
+    ) -> Result<(), Errno> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        if !ancillary.push(SendAncillaryMessage::ScmRights(fds)) {
+        if !fds.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(fds)) {
             return Err(Errno::INVAL); // more than `MAX_FDS`, which callers check
         }
         sendmsg(self, &[IoSlice::new(bytes)], &mut ancillary, flags).map(drop)
@@ -224,10 +263,10 @@ impl Socket {
             };
             let lost = flags & libc::MSG_CTRUNC != 0;
             if len == 0 && bare && !lost {
-                match self.what_nothing_means() {
-                    Nothing::End => return Ok(Received::End),
-                    Nothing::Miss => continue,
-                    Nothing::EmptyPacket => {}
+                match self.why_empty() {
+                    Empty::Disconnected => return Ok(Received::Disconnected),
+                    Empty::TooEarly => continue,
+                    Empty::Packet => {}
                 }
             }
             return Ok(Received::Packet { len, lost });
@@ -235,37 +274,90 @@ impl Socket {
     }
 
     /// Finds out why a receive gave no bytes.
-    fn what_nothing_means(&self) -> Nothing {
+    #[cold]
+    fn why_empty(&self) -> Empty {
         // KERNEL: RDHUP is set, for good, when the last copy of the peer closes or shuts down.
-        let mut peer = [PollFd::new(self, PollFlags::RDHUP)];
-        let now = Timespec::default();
         // Where a sandbox denies these calls (an RLIMIT_NOFILE of 0 denies poll), it can only be taken for
-        // the end, which is what it nearly always is.
-        let polled = retry_on_intr(|| poll(&mut peer, Some(&now)));
-        let gone = peer
-            .iter()
-            .any(|fd| fd.revents().contains(PollFlags::RDHUP));
-        if polled.is_ok() && !gone {
-            return Nothing::EmptyPacket;
+        // the end of the channel, which is what it nearly always is.
+        match events(self.as_fd(), PollFlags::RDHUP) {
+            Ok(now) if !now.contains(PollFlags::RDHUP) => return Empty::Packet,
+            _ => {}
         }
         // KERNEL: a receive that finds the queue empty looks only then whether the sender is gone, which may
         // have sent and closed meanwhile (`a_last_message_just_before_the_end_is_received`). For a
         // SEQPACKET socket FIONREAD is the sum of the queued packets (unix_inq_len).
         match ioctl_fionread(self) {
-            Ok(queued) if queued > 0 => Nothing::Miss,
-            _ => Nothing::End,
+            Ok(queued) if queued > 0 => Empty::TooEarly,
+            _ => Empty::Disconnected,
         }
     }
 }
 
-/// Why a receive gave no bytes.
-enum Nothing {
-    /// The queue is empty and nobody is left who could send.
-    End,
-    /// Packets are queued that it did not see.
-    Miss,
-    EmptyPacket,
+/// Which events of `asked`, hang-ups and errors a descriptor has now.
+pub(super) fn events(fd: BorrowedFd<'_>, asked: PollFlags) -> Result<PollFlags, Errno> {
+    let mut polled = [PollFd::from_borrowed_fd(fd, asked)];
+    retry_on_intr(|| poll(&mut polled, Some(&Timespec::default())))?;
+    let [polled] = polled;
+    Ok(polled.revents())
 }
+
+/// Why a receive gave no bytes.
+enum Empty {
+    /// The queue is empty and no sender is left.
+    Disconnected,
+    /// Packets are queued that it did not see.
+    TooEarly,
+    /// A packet without bytes came.
+    Packet,
+}
+
+/// Whether a socket is to send or to receive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    Sending,
+    Receiving,
+}
+
+impl Direction {
+    /// Checks that a socket can be the end of a channel with this direction, as far as that can be told: no longer
+    /// when its peer is gone, or where a sandbox denies to ask.
+    fn check(self, socket: BorrowedFd<'_>) -> Result<()> {
+        let refused = |reason: &str| {
+            let reason = reason.to_owned();
+            Err(Error::NotAChannel { reason })
+        };
+        // KERNEL: a receiving socket has shut down its writing, so while it lives its peer, and only that, polls
+        // RDHUP without HUP (`an_end_of_the_other_direction_is_refused`).
+        let Ok(now) = events(socket, PollFlags::RDHUP) else {
+            return Ok(());
+        };
+        let is_sending = now.contains(PollFlags::RDHUP);
+        match self {
+            _ if now.contains(PollFlags::HUP) => Ok(()),
+            Direction::Receiving if is_sending => {
+                refused("it is the sending end of a channel, not the receiving one")
+            }
+            Direction::Sending if !is_sending && cannot_write(socket) => {
+                refused("it is the receiving end of a channel, not the sending one")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whether a socket has shut down its writing. Those of foreign pairs that are not one-way have not.
+fn cannot_write(socket: BorrowedFd<'_>) -> bool {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // KERNEL: of a send the socket's own shutdown is looked at first (sock_alloc_send_pskb), which is EPIPE. What is
+    // to be sent is copied later, so one that reads a byte from nowhere is EFAULT and sends nothing.
+    // SAFETY: the kernel checks the address, and finds nothing there.
+    #[allow(unsafe_code, reason = "an address that no reference can have")]
+    let sent = unsafe { libc::send(socket.as_raw_fd(), ptr::null(), 1, flags) };
+    sent < 0 && io::Error::last_os_error().raw_os_error() == Some(libc::EPIPE)
+}
+
+/// Whether plain sends have failed because a sandbox denies sendto(2).
+static SENDTO_IS_DENIED: AtomicBool = AtomicBool::new(false);
 
 /// What one receive gave.
 #[derive(Debug)]
@@ -273,6 +365,6 @@ pub(crate) enum Received {
     /// A packet of `len` bytes, which may be more than the buffer holds. `lost`: some of its
     /// descriptors did not make it into this process.
     Packet { len: usize, lost: bool },
-    /// Nothing is queued and nobody is left who could send.
-    End,
+    /// Nothing is queued and no sender is left.
+    Disconnected,
 }

@@ -19,7 +19,8 @@ use crate::error::Error;
 #[derive(Debug)]
 pub(crate) enum Stop {
     WouldBlock,
-    TimedOut,
+    /// After that long.
+    TimedOut(Duration),
     Failed(Errno),
 }
 
@@ -28,7 +29,7 @@ impl Stop {
     pub(crate) fn into_error(self, operation: &'static str, would_block: Error) -> Error {
         match self {
             Stop::WouldBlock => would_block,
-            Stop::TimedOut => Error::TimedOut,
+            Stop::TimedOut(after) => Error::TimedOut { operation, after },
             Stop::Failed(errno) => Error::io(operation, errno),
         }
     }
@@ -158,8 +159,8 @@ impl Pause {
     pub(crate) fn sleep(&mut self, fds: &mut [PollFd<'_>], wait: Wait) -> Result<(), Stop> {
         let left = match wait {
             Wait::Never => Some(Duration::ZERO),
-            Wait::Until(deadline) => match deadline.checked_duration_since(Instant::now()) {
-                None | Some(Duration::ZERO) => return Err(Stop::TimedOut),
+            Wait::Until { deadline, .. } => match deadline.checked_duration_since(Instant::now()) {
+                None | Some(Duration::ZERO) => return Err(Stop::TimedOut(wait.length())),
                 left => left,
             },
             Wait::Forever => None,
