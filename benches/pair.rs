@@ -113,7 +113,7 @@ impl Way {
 
     fn send(&mut self, message: &Message) {
         match self {
-            Way::Wormhole(tx, _) => tx.send(message).unwrap(),
+            Way::Wormhole(tx, _) => tx.by_ref().send(message).unwrap(),
             Way::ByHand(way) => way.send(message),
             // It sends what it is given, so this is a copy more: of 26 bytes, in two allocations.
             Way::IpcChannel(tx, _) => tx.send(message.clone()).unwrap(),

@@ -116,7 +116,7 @@ impl Inlets {
                     thread::sleep(Duration::from_micros(me.random.below(500)));
                     None
                 }
-                Err(Error::TimedOut) => None,
+                Err(Error::TimedOut { .. }) => None,
                 Err(Error::Disconnected) => {
                     self.single.retain(|inlet| inlet.channel != channel);
                     saw_the_end(me, channel);
@@ -174,9 +174,11 @@ fn from_one(rx: &Receiver<Message>, me: &mut Me) -> Received {
         4 => bare(rx.try_iter().next().unwrap_or(Err(Error::Empty))),
         5 => select! {
             recv(rx) -> message => bare(message),
-            default(timeout) => Err(Error::TimedOut),
+            default(timeout) => Err(Error::Empty),
         },
-        6..=200 => rx.recv_with_fds(),
+        6..=150 => rx.recv_with_fds(),
+        151..=175 => rx.try_recv_with_fds(),
+        176..=200 => rx.recv_with_fds_timeout(timeout),
         way => {
             let mut select = Select::new();
             select.recv(rx);
@@ -200,7 +202,7 @@ fn from_several(inlets: &[Inlet], me: &mut Me) -> (usize, Received) {
             return select! {
                 recv(one.rx) -> message => (one.channel, bare(message)),
                 recv(two.rx) -> message => (two.channel, bare(message)),
-                default(timeout) => (one.channel, Err(Error::TimedOut)),
+                default(timeout) => (one.channel, Err(Error::Empty)),
             };
         }
     }

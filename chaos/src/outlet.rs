@@ -117,7 +117,7 @@ impl Outlet {
                 account.add(Count::Blobs, u64::from(message.blob.is_some()));
                 account.add(Count::Ends, u64::from(message.gift.is_some()));
                 if me.sabotages(Sabotage::Twice) {
-                    let _ = self.tx.send_with_fds(&*message, beside);
+                    let _ = self.tx.by_ref().send_with_fds(message, beside);
                 }
                 (entry::SENT, Sent::Done)
             }
@@ -160,25 +160,28 @@ impl Outlet {
         beside: &[BorrowedFd<'_>],
     ) -> wormhole::Result<()> {
         me.doing(Op::Send, Some(self.channel));
+        let tx = self.tx.by_ref();
         let mut patience = 200;
         loop {
             let timeout = Duration::from_micros(me.random.below(20_000));
             let sent = match me.random.below(12) {
-                _ if !beside.is_empty() => self.tx.send_with_fds(message, beside),
-                0..=3 => self.tx.send(message),
-                4..=6 => self.tx.try_send(message),
-                7..=8 => self.tx.send_timeout(message, timeout),
+                0..=3 if !beside.is_empty() => tx.send_with_fds(message, beside),
+                4..=6 if !beside.is_empty() => tx.try_send_with_fds(message, beside),
+                _ if !beside.is_empty() => tx.send_with_fds_timeout(message, beside, timeout),
+                0..=3 => tx.send(message),
+                4..=6 => tx.try_send(message),
+                7..=8 => tx.send_timeout(message, timeout),
                 9 => select! {
-                    send(self.tx, message) -> sent => sent,
-                    default(timeout) => Err(Error::TimedOut),
+                    send(tx, message) -> sent => sent,
+                    default(timeout) => late(timeout),
                 },
                 10 => select! {
-                    send(self.tx, message) -> sent => sent,
+                    send(tx, message) -> sent => sent,
                     default => Err(Error::Full),
                 },
                 _ => {
                     let mut select = Select::new();
-                    select.send(&self.tx, message);
+                    select.send(&tx, message);
                     match select.select_timeout(timeout) {
                         Ok(selected) => selected.sent(),
                         Err(error) => Err(error),
@@ -190,7 +193,7 @@ impl Outlet {
                     ledger().add(Count::Full, 1);
                     thread::sleep(timeout / 40);
                 }
-                Err(Error::TimedOut) => ledger().add(Count::TimedOut, 1),
+                Err(Error::TimedOut { .. }) => ledger().add(Count::TimedOut, 1),
                 Err(Error::TooManyFdsInFlight) if patience > 0 => {
                     ledger().add(Count::InFlight, 1);
                     patience -= 1;
@@ -207,7 +210,7 @@ impl Outlet {
             return Some(Ok(()));
         }
         if me.sabotages(Sabotage::Ghost) {
-            let _ = self.tx.send(&*message);
+            let _ = self.tx.by_ref().send(message);
             return Some(Err(Error::TooManyFdsInFlight));
         }
         if me.sabotages(Sabotage::FalseEnd) {
@@ -227,4 +230,10 @@ impl Outlet {
     pub(crate) fn is_almost_full(&self) -> bool {
         self.stream != 0 && self.next + 10 > NUMBERS
     }
+}
+
+/// What a send that is late says.
+fn late(after: Duration) -> wormhole::Result<()> {
+    let operation = "send a message";
+    Err(Error::TimedOut { operation, after })
 }

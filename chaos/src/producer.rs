@@ -210,7 +210,7 @@ fn connect(me: &mut Me, hall: &Hall) -> Option<Sender<Message>> {
     };
     match connected {
         Ok(tx) => Some(tx),
-        Err(Error::TimedOut) => None,
+        Err(Error::TimedOut { .. }) => None,
         // The host is not there yet, or was killed.
         Err(Error::Address { source, .. })
             if [ErrorKind::NotFound, ErrorKind::ConnectionRefused].contains(&source.kind()) =>

@@ -305,7 +305,7 @@ impl Supervisor {
             select.ready(child);
         }
         match select.select_timeout(timeout) {
-            Ok(_) | Err(Error::TimedOut) => {}
+            Ok(_) | Err(Error::TimedOut { .. }) => {}
             Err(error) => {
                 let error = describe(&error);
                 self.me

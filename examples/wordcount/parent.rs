@@ -52,7 +52,7 @@ pub(crate) fn count(paths: &[PathBuf], workers: usize) -> Result<Results, Box<dy
         }
         match parent.answers.recv_timeout(TICK) {
             Ok(answer) => parent.settle(answer),
-            Err(Error::TimedOut) => {}
+            Err(Error::TimedOut { .. }) => {}
             Err(error) => return Err(error.into()),
         }
         bar.set_position(parent.results.len() as u64);

@@ -89,7 +89,7 @@ fn run<M: Message<Mirror: fmt::Debug>>(input: &mut Input<'_>) {
 
 fn again<M: Message>(message: &M, files: &[wormhole_fuzz::Inode]) {
     let (tx, rx) = Options::new().channel::<M>().unwrap();
-    tx.try_send(message).unwrap();
+    tx.by_ref().try_send(message).unwrap();
     let mut found = Vec::new();
     rx.try_recv().unwrap().holds(&mut found);
     assert_eq!(found, files);

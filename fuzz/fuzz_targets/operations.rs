@@ -296,14 +296,14 @@ impl State {
         let may_block = outlook != Outlook::Full && outlook != Outlook::GoesOrFull;
         let form = input.byte();
         let sent = match form % 4 {
-            0 if may_block => sender.send(&message),
+            0 if may_block => sender.send(message),
             1 if may_block => {
                 queued.beside = usize::from(form) / 64;
                 let fds = vec![self.file.as_fd(); queued.beside];
-                sender.send_with_fds(&message, &fds)
+                sender.send_with_fds(message, &fds)
             }
-            2 => match sender.send_timeout(&message, Duration::ZERO) {
-                Err(Error::TimedOut) => Err(Error::Full),
+            2 => match sender.send_timeout(message, Duration::ZERO) {
+                Err(Error::TimedOut { .. }) => Err(Error::Full),
                 sent => sent,
             },
             _ => sender.try_send(message),
@@ -393,7 +393,7 @@ impl State {
                 return;
             }
             2 => match receiver.recv_timeout(Duration::ZERO) {
-                Err(Error::TimedOut) => Err(Error::Empty),
+                Err(Error::TimedOut { .. }) => Err(Error::Empty),
                 received => received,
             },
             3 => receiver
@@ -478,12 +478,16 @@ impl State {
             .collect();
         let give_up = input.below(2) == 0;
 
+        let by_ref: Vec<_> = sends
+            .iter()
+            .map(|&at| self.senders[at].end.by_ref())
+            .collect();
         let mut select = Select::new();
         for &at in &receives {
             select.recv(&self.receivers[at].end);
         }
-        for (&at, message) in sends.iter().zip(&messages) {
-            select.send(&self.senders[at].end, &message.as_ref().unwrap().0);
+        for (tx, message) in by_ref.iter().zip(&messages) {
+            select.send(tx, &message.as_ref().unwrap().0);
         }
         let receive_is_due = |at: &usize| self.channels[self.receivers[*at].channel].can_receive();
         let outlooks: Vec<Outlook> = sends

@@ -154,6 +154,7 @@ fn there_and_back<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>
         Options::new()
     };
     let (tx, rx) = options.channel::<T>().unwrap();
+    let tx = tx.by_ref();
     match form % 4 {
         0 => tx.send(value),
         1 => tx.try_send(value),

@@ -177,7 +177,7 @@ impl<R: DeserializeOwned> Child<R> {
     /// let (go, wait) = channel::<u32>()?;
     /// let mut child = spawn(wait, |wait: Receiver<u32>| wait.recv().unwrap() + 1)?;
     /// let late = child.join_timeout(Duration::from_millis(10));
-    /// assert!(matches!(late, Err(Error::TimedOut)));
+    /// assert!(matches!(late, Err(Error::TimedOut { .. })));
     /// go.send(1)?;
     /// assert_eq!(child.join_timeout(Duration::from_secs(60))?, 2);
     /// # Ok::<(), Error>(())

@@ -99,7 +99,7 @@ impl Carrier<Files> for Wormhole {
     }
 
     fn send((tx, fields): &mut Self::Tx, _: &Files) -> Outcome<()> {
-        Ok(tx.send(&*fields)?)
+        Ok(tx.by_ref().send(&*fields)?)
     }
 
     fn recv(rx: &mut Self::Rx, load: &Files) -> Outcome<Got> {
@@ -161,7 +161,7 @@ impl Carrier<Bulk> for Numbers {
     }
 
     fn send(tx: &mut Self::Tx, Bulk(bytes): &Bulk) -> Outcome<()> {
-        Ok(tx.send(bytes)?)
+        Ok(tx.by_ref().send(bytes)?)
     }
 
     fn recv(rx: &mut Self::Rx, Bulk(bytes): &Bulk) -> Outcome<Got> {

@@ -127,7 +127,7 @@ impl Share for Shared {
     }
 
     fn send(tx: &Self::Tx, blob: &Blob) -> Outcome<()> {
-        Ok(tx.send(blob)?)
+        Ok(tx.by_ref().send(blob)?)
     }
 
     fn recv(rx: &Self::Rx, text: &str) -> Outcome<()> {
@@ -152,7 +152,7 @@ impl Share for Small {
     }
 
     fn send(tx: &Self::Tx, small: &message::Small) -> Outcome<()> {
-        Ok(tx.send(small)?)
+        Ok(tx.by_ref().send(small)?)
     }
 
     fn recv(rx: &Self::Rx, _: &str) -> Outcome<()> {
@@ -178,7 +178,7 @@ impl Share for Copies {
     }
 
     fn send(tx: &Self::Tx, text: &String) -> Outcome<()> {
-        Ok(tx.send(text)?)
+        Ok(tx.by_ref().send(text)?)
     }
 
     fn recv(rx: &Self::Rx, text: &str) -> Outcome<()> {
