@@ -58,48 +58,80 @@ pub(crate) fn recvmsg(
     };
     if header.msg_controllen > 0 {
         let written = SIZE.min(header.msg_controllen as _);
-        // SAFETY: the kernel has written that many bytes.
+        // SAFETY: that many bytes lie there, whether the kernel has written them or not.
         let control = unsafe { slice::from_raw_parts(space.0.as_ptr().cast(), written) };
-        unpack(control, take);
+        // SAFETY: these are the control messages that the kernel has written.
+        unsafe { unpack(control, take) };
     }
     Ok((len, header.msg_flags))
 }
 
 /// Takes the descriptors out of ancillary data that was just received.
-fn unpack(control: &[u8], mut take: impl FnMut(OwnedFd)) {
-    walk(control, |kind, number| {
+///
+/// # Safety
+///
+/// As for [`walk`], and the kernel has opened these descriptors for this process, and nobody knows them yet.
+unsafe fn unpack(control: &[MaybeUninit<u8>], mut take: impl FnMut(OwnedFd)) {
+    let found = |kind, number| {
         // KERNEL: a negative number stands for the error that kept the kernel from opening a pidfd.
         if number < 0 || (kind != SCM_RIGHTS && kind != SCM_PIDFD) {
             return;
         }
-        // SAFETY: the kernel has opened it for this process with this packet, nobody else knows it.
+        // SAFETY: as the caller has promised.
         let fd = unsafe { OwnedFd::from_raw_fd(number) };
         if kind == SCM_RIGHTS {
             take(fd);
         }
-    });
+    };
+    // SAFETY: as the caller has promised.
+    unsafe { walk(control, found) };
 }
 
-/// Walks over control messages, cmsg(3), up to the first of length zero. Gives the type of each, and each
-/// number in it.
-fn walk(mut bytes: &[u8], mut found: impl FnMut(i32, RawFd)) {
-    const HEADER: usize = size_of::<usize>() + 8;
-    while let Some((len, rest)) = bytes.split_first_chunk() {
+/// Walks over control messages, cmsg(3), up to one that is shorter than its own header. Gives the type of each, and
+/// each number in it.
+///
+/// # Safety
+///
+/// The headers and the contents of these messages are initialized. The padding between them need not be, and is not
+/// read.
+unsafe fn walk(mut bytes: &[MaybeUninit<u8>], mut found: impl FnMut(i32, RawFd)) {
+    const LEN: usize = size_of::<usize>();
+    const HEADER: usize = LEN + 8;
+    while let Some((header, rest)) = bytes.split_first_chunk::<HEADER>() {
+        // SAFETY: a header is initialized.
+        let header = unsafe { initialized(header) };
+        let (len, kind) = header
+            .split_first_chunk::<LEN>()
+            .unwrap_or((&[0; LEN], &[]));
         let len = usize::from_ne_bytes(*len);
         if len < HEADER {
             return;
         }
-        let mut numbers = rest
-            .chunks_exact(4)
-            .filter_map(|number| number.first_chunk())
-            .map(|number| i32::from_ne_bytes(*number));
-        if let (Some(SOL_SOCKET), Some(kind)) = (numbers.next(), numbers.next()) {
-            let count = (len - HEADER) / 4;
-            numbers.take(count).for_each(|number| found(kind, number));
+        let mut kind = kind.chunks_exact(4).filter_map(<[u8]>::first_chunk);
+        let (level, kind) = (kind.next(), kind.next());
+        if let (Some(level), Some(kind)) = (level, kind) {
+            let contents = rest.get(..len - HEADER).unwrap_or(rest);
+            for number in contents.chunks_exact(4).filter_map(<[_]>::first_chunk) {
+                if i32::from_ne_bytes(*level) == SOL_SOCKET {
+                    // SAFETY: contents are initialized.
+                    let number = unsafe { initialized(number) };
+                    found(i32::from_ne_bytes(*kind), i32::from_ne_bytes(number));
+                }
+            }
         }
-        let padded = len.checked_next_multiple_of(size_of::<usize>());
+        let padded = len.checked_next_multiple_of(LEN);
         bytes = padded.and_then(|len| bytes.get(len..)).unwrap_or_default();
     }
+}
+
+/// Reads bytes that the kernel has written.
+///
+/// # Safety
+///
+/// It has.
+unsafe fn initialized<const N: usize>(bytes: &[MaybeUninit<u8>; N]) -> [u8; N] {
+    // SAFETY: bytes that are initialized can be read as what they are.
+    unsafe { bytes.as_ptr().cast::<[u8; N]>().read() }
 }
 
 #[cfg(test)]
@@ -126,7 +158,13 @@ mod tests {
                 .flat_map(|number| number.to_ne_bytes())
                 .collect()
         };
+        let walk = |bytes: &[u8], found: &mut dyn FnMut(i32, RawFd)| {
+            let bytes: Vec<_> = bytes.iter().copied().map(MaybeUninit::new).collect();
+            // SAFETY: all of it is initialized.
+            unsafe { walk(&bytes, found) };
+        };
         let bytes = [
+            control(SOL_SOCKET, 1, &[]), // an empty one does not end it
             control(SOL_SOCKET, 2, &numbers(&[0, 7, 8])),
             control(SOL_SOCKET, SCM_PIDFD, &numbers(&[9])),
             control(SOL_SOCKET, 3, b"label\0"),
@@ -136,12 +174,12 @@ mod tests {
         ]
         .concat();
         let mut seen = Vec::new();
-        walk(&bytes, |kind, number| seen.push((kind, number)));
+        walk(&bytes, &mut |kind, number| seen.push((kind, number)));
         seen.retain(|(kind, _)| [SCM_RIGHTS, SCM_PIDFD].contains(kind));
         assert_eq!(seen, [(4, 9), (1, 11), (1, 12), (1, 13)]);
         for len in 0..bytes.len() {
-            walk(bytes.get(..len).unwrap(), |_, _| {}); // cut anywhere: no panic
+            walk(bytes.get(..len).unwrap(), &mut |_, _| {}); // cut anywhere: no panic
         }
-        walk(&[0xff; 100], |_, _| {});
+        walk(&[0xff; 100], &mut |_, _| {});
     }
 }

@@ -3,7 +3,7 @@
 
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::io::{DupFlags, Errno, dup3, retry_on_intr};
 
@@ -13,32 +13,54 @@ use rustix::io::{DupFlags, Errno, dup3, retry_on_intr};
 /// A set of numbers rather than of owners: an owner may be anywhere in memory that the child never looks
 /// at again, what keeps a channel open is the number. And without a lock: after a fork by hand, another
 /// thread's would stay locked in the child for ever.
-static LIVE: [AtomicU64; 1 << 14] = [const { AtomicU64::new(0) }; 1 << 14];
+static LIVE: [AtomicUsize; (1 << 20) / BITS] = [const { AtomicUsize::new(0) }; (1 << 20) / BITS];
+
+/// How many numbers a word has bits for.
+const BITS: usize = usize::BITS as usize;
+
+/// How many registered numbers lie beyond `LIVE`: there can be some where `fs.nr_open` was raised.
+static BEYOND: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether there are registered descriptors that cannot be taken away from a child, because their numbers are too
+/// large.
+pub(crate) fn has_unknown_strays() -> bool {
+    BEYOND.load(Ordering::Relaxed) > 0
+}
 
 /// How many words of `LIVE` have ever been used.
 static USED: AtomicUsize = AtomicUsize::new(0);
 
 /// Where a set of numbers has the bit of one: in which word, and the bit.
-fn place(number: RawFd) -> Option<(usize, u64)> {
+fn place(number: RawFd) -> Option<(usize, usize)> {
     let number = usize::try_from(number).ok()?;
-    Some((number / 64, 1 << (number % 64)))
+    Some((number / BITS, 1 << (number % BITS)))
 }
 
 // ORDERING: relaxed will do. Each bit changes with the opening and closing of its descriptor, and a fork has
 // all that its own thread did before it.
 fn register(number: RawFd) {
     if let Some((word, bit)) = place(number) {
-        USED.fetch_max(word + 1, Ordering::Relaxed);
-        if let Some(word) = LIVE.get(word) {
-            word.fetch_or(bit, Ordering::Relaxed);
+        match LIVE.get(word) {
+            Some(live) => {
+                USED.fetch_max(word + 1, Ordering::Relaxed);
+                live.fetch_or(bit, Ordering::Relaxed);
+            }
+            None => {
+                BEYOND.fetch_add(1, Ordering::Relaxed);
+            }
         }
     }
 }
 
 fn unregister(number: RawFd) {
     if let Some((word, bit)) = place(number) {
-        if let Some(word) = LIVE.get(word) {
-            word.fetch_and(!bit, Ordering::Relaxed);
+        match LIVE.get(word) {
+            Some(live) => {
+                live.fetch_and(!bit, Ordering::Relaxed);
+            }
+            None => {
+                BEYOND.fetch_sub(1, Ordering::Relaxed);
+            }
         }
     }
 }
@@ -119,7 +141,7 @@ impl AsFd for Registered {
 
 /// A set of descriptor numbers: a bit for each.
 #[derive(Debug, Default)]
-pub(crate) struct Numbers(Vec<u64>);
+pub(crate) struct Numbers(Vec<usize>);
 
 impl Numbers {
     pub(crate) fn insert(&mut self, number: RawFd) {
@@ -139,11 +161,11 @@ impl Numbers {
     }
 
     fn iter(&self) -> impl Iterator<Item = RawFd> + '_ {
-        (0..).step_by(64).zip(&self.0).flat_map(|(first, &word)| {
-            (0..64)
-                .filter(move |bit| word >> bit & 1 == 1)
-                .map(move |bit| first + bit)
-        })
+        let bits = (0..).zip(&self.0).flat_map(|(place, &word)| {
+            let set = (0..BITS).filter(move |bit| word >> bit & 1 == 1);
+            set.map(move |bit| place * BITS + bit)
+        });
+        bits.filter_map(|number| RawFd::try_from(number).ok())
     }
 }
 

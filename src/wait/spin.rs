@@ -1,10 +1,10 @@
-//! Waiting awake: looking again and again before going to sleep, as long as that has been paying off.
+//! Spinning: looking again and again before going to sleep, as long as that has been paying off.
 //!
-//! To be woken costs more than most answers take to come, so who waits for an answer does better to look
-//! again. Who waits for something that comes now and then would only burn the processor. And where other
-//! processes want the processor, who yields it between two looks may be without it for milliseconds, when
-//! sleeping would have had it back as soon as the answer came. So each time that it was in vain, or too slow,
-//! it takes twice as many quick answers until it is tried again.
+//! Waking up takes longer than most answers, so a call that waits for an answer does better to look again. One that
+//! waits for something that comes now and then would only burn the processor. And where other processes want the
+//! processor, a call that yields it between two looks may be without it for milliseconds, when sleeping would have had
+//! it back as soon as the answer came. So each time that spinning was in vain, or too slow, it takes twice as many
+//! quick answers until it is tried again.
 
 use std::ptr;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -23,7 +23,7 @@ pub(crate) struct Spin {
 }
 
 impl Spin {
-    /// At this score it waits awake.
+    /// At this score a wait spins.
     const ENOUGH: i32 = 4;
     const MOST: i32 = 8;
     const FIRST_PENALTY: i32 = 8;
@@ -46,11 +46,11 @@ impl Spin {
         !self.limit.is_zero() && self.score.load(Ordering::Relaxed) >= Self::ENOUGH
     }
 
-    fn succeeded(&self, awake: bool) {
+    fn succeeded(&self, has_spun: bool) {
         let score = self.score.load(Ordering::Relaxed);
         self.score
             .store((score + 1).min(Self::MOST), Ordering::Relaxed);
-        if awake {
+        if has_spun {
             let penalty = self.penalty.load(Ordering::Relaxed);
             self.penalty
                 .store((penalty - 1).max(Self::FIRST_PENALTY), Ordering::Relaxed);
@@ -71,42 +71,42 @@ impl Spin {
     }
 }
 
-/// One wait, of one end or of several, from the first look that was in vain.
+/// One wait, of one end or of several, from the first look that was in vain: it spins for as long as that is worth it.
 #[derive(Debug)]
 pub(crate) struct Spinning<'a> {
-    /// The end on whose account it is awake.
-    awake: Option<&'a Spin>,
+    /// The end on whose account it spins.
+    spins_for: Option<&'a Spin>,
     since: Instant,
 }
 
 impl<'a> Spinning<'a> {
     pub(crate) fn new(ends: impl IntoIterator<Item = &'a Spin>) -> Self {
         Spinning {
-            awake: ends.into_iter().find(|spin| spin.pays_off()),
+            spins_for: ends.into_iter().find(|spin| spin.pays_off()),
             since: Instant::now(),
         }
     }
 
     /// Whether to look once more at once.
     pub(crate) fn goes_on(&mut self, wait: Wait) -> bool {
-        let Some(spin) = self.awake else {
+        let Some(spin) = self.spins_for else {
             return false;
         };
         if self.since.elapsed() < spin.limit && !wait.is_over() {
             return true;
         }
         spin.failed();
-        self.awake = None;
+        self.spins_for = None;
         false
     }
 
     /// What was spinning for has come, through this end.
     pub(crate) fn learn(&self, spin: &Spin) {
-        // Asleep, the time to be woken is in it, about as long again.
-        let is_quick = self.since.elapsed() <= spin.limit * 2;
-        let awake = self.awake.is_some_and(|awake| ptr::eq(awake, spin));
-        match (awake, is_quick) {
-            (awake, true) => spin.succeeded(awake),
+        // After a sleep the time that waking up takes is in it, about as long again.
+        let is_quick = self.since.elapsed() <= spin.limit.saturating_mul(2);
+        let has_spun = self.spins_for.is_some_and(|end| ptr::eq(end, spin));
+        match (has_spun, is_quick) {
+            (has_spun, true) => spin.succeeded(has_spun),
             (true, false) => spin.failed(),
             (false, false) => spin.was_slow(),
         }
@@ -125,11 +125,11 @@ mod tests {
         let spinning = Spinning::new([spin]);
         while spinning.since.elapsed() <= SHORT * 2 {}
         spinning.learn(spin);
-        spinning.awake.is_some()
+        spinning.spins_for.is_some()
     }
 
     #[test]
-    fn it_takes_some_quick_answers_to_wait_awake() {
+    fn it_takes_some_quick_answers_to_spin() {
         let spin = Spin::new(LONG);
         for _ in 0..Spin::ENOUGH {
             assert!(!wait(&spin));
@@ -146,7 +146,7 @@ mod tests {
         for penalty in [8, 16, 32, 64] {
             while !wait(&spin) {}
             spin.penalty.store(penalty, Ordering::Relaxed);
-            spin.limit = SHORT; // too slow, although awake
+            spin.limit = SHORT; // too slow, although it spins
             assert!(wait(&spin));
             assert_eq!(spin.penalty.load(Ordering::Relaxed), 2 * penalty);
             spin.limit = LONG;
@@ -163,10 +163,10 @@ mod tests {
         assert_eq!(spin.penalty.load(Ordering::Relaxed), Spin::FIRST_PENALTY);
     }
 
-    /// Waits awake until that ends in vain.
+    /// Spins until that ends in vain.
     fn spin_out(spinning: &mut Spinning<'_>) {
         while spinning.goes_on(Wait::Forever) {}
-        assert!(spinning.awake.is_none());
+        assert!(spinning.spins_for.is_none());
     }
 
     #[test]
