@@ -1,15 +1,23 @@
-//! The battery: what a channel does within one process, whatever comes in from outside.
+//! What the crate promises, part by part: tests/README.md says what goes where.
 
 #[path = "../support/mod.rs"]
 mod support;
 
-mod basics;
+mod api;
+mod attacks;
+mod blob;
 mod ends;
 mod fields;
+mod guarantees;
 mod hostile;
 mod interoperation;
 mod limits;
+mod listener;
+mod ported;
+mod process;
 mod properties;
+mod select;
+mod signals;
 mod tidy;
 mod waiting;
 mod wire;

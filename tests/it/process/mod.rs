@@ -1,0 +1,7 @@
+//! Processes that the crate starts: `spawn`, `Child`, `spawn_command` and `inherit`.
+
+mod children;
+mod commands;
+mod listeners;
+mod runtime;
+mod strays;

@@ -1,0 +1,74 @@
+//! Every system call that the library makes, failing with every error that it can fail with.
+//!
+//! A workload (`work.rs`) is one operation of the library. It runs in a process of its own under
+//! `strace -e inject=`, which makes one call of it fail, and then checks what must hold after every error: no
+//! descriptor is left over, and the next message arrives. What the operation must give is in a table
+//! (`table.rs`), which has a line for each call that the operation makes: one that it lacks is a failure as
+//! well.
+//!
+//! rustix makes system calls without the C library, so nothing that is preloaded would see them.
+
+mod strace;
+mod table;
+mod work;
+
+/// One test for each workload.
+macro_rules! faults {
+    ($($name:ident)*) => {
+        $(
+            #[test]
+            fn $name() {
+                table::check(stringify!($name));
+            }
+        )*
+
+        #[test]
+        fn every_workload_is_run() {
+            let run = std::collections::BTreeSet::from([$(stringify!($name)),*]);
+            assert_eq!(run, table::names());
+        }
+    };
+}
+
+faults! {
+    create_a_channel
+    create_a_channel_with_a_buffer
+    drop_a_channel
+    send
+    send_without_waiting
+    send_a_field
+    send_long
+    send_longer_than_the_buffer
+    send_to_a_full_channel
+    send_and_wait
+    receive
+    iterate
+    receive_descriptors
+    receive_fields
+    receive_long
+    receive_garbage
+    receive_nothing
+    receive_the_end
+    select_a_receive
+    select_a_send
+    select_nothing
+    receive_from_a_set
+    adopt_a_descriptor
+    give_up_a_descriptor
+    bind
+    bind_over_a_stale_file
+    close_a_listener
+    connect
+    connect_within_a_time
+    accept
+    accept_nobody
+    make_a_blob
+    build_a_blob
+    receive_a_blob
+    spawn_a_child
+    child_of_a_spawn
+    join_a_child
+    kill_a_child
+    start_a_program
+    inherit_arguments
+}

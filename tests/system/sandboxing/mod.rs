@@ -1,0 +1,5 @@
+//! Sandboxes: what `docs/sandboxing.md` says, and what a denied call gives.
+
+mod confined;
+mod denied;
+mod listed;
