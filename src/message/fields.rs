@@ -25,6 +25,8 @@ pub(crate) struct Survey {
     pub(crate) ends: HashMap<RawFd, (Arc<Socket>, usize)>,
     /// Other descriptors.
     pub(crate) fds: Vec<RawFd>,
+    /// Where listeners want it noted if another process gets them.
+    pub(crate) given: Vec<Arc<AtomicBool>>,
     /// By number, where ends move as soon as they are found.
     pub(crate) moves: HashMap<RawFd, Arc<Socket>>,
 }
@@ -92,6 +94,7 @@ pub(super) fn note_given(fds: &[Carried]) {
 /// What a value that is serialized has come to.
 pub(crate) enum Found<'a> {
     End(&'a SharedSocket),
+    Listener(&'a SharedSocket, &'a Arc<AtomicBool>),
     Fd(RawFd),
 }
 
@@ -292,6 +295,10 @@ fn note(found: Found<'_>) -> Result<(), &'static str> {
         if let Some(survey) = &mut *survey.borrow_mut() {
             match found {
                 Found::End(end) => survey.found_end(end),
+                Found::Listener(end, given) => {
+                    survey.found_end(end);
+                    survey.given.push(Arc::clone(given));
+                }
                 Found::Fd(number) => survey.found_fd(number),
             }
         }
@@ -307,14 +314,13 @@ pub(crate) fn carry_end<S: Serializer>(
     end: &SharedSocket,
     given: Option<&Arc<AtomicBool>>,
 ) -> Result<S::Ok, S::Error> {
-    let share = || {
-        let socket = Arc::clone(end);
-        Ok(match given {
-            None => Carried::End(socket),
-            Some(given) => Carried::Listener(socket, Arc::clone(given)),
-        })
-    };
-    carry(serializer, Found::End(end), share)
+    let socket = || Arc::clone(end);
+    match given {
+        None => carry(serializer, Found::End(end), || Ok(Carried::End(socket()))),
+        Some(given) => carry(serializer, Found::Listener(end, given), || {
+            Ok(Carried::Listener(socket(), Arc::clone(given)))
+        }),
+    }
 }
 
 /// Runs `decode`, whose fields take descriptors out of `fds`.

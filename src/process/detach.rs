@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use serde::Serialize;
 
@@ -26,6 +27,9 @@ fn survey_of<A: Serialize>(args: &A, moves: HashMap<RawFd, Arc<Socket>>) -> Resu
 /// clone that is not in it. Gives the numbers of its descriptors.
 pub(crate) fn detach<A: Serialize>(args: &A) -> Result<Numbers> {
     let found = survey_of(args, HashMap::new())?;
+    for given in &found.given {
+        given.store(true, Ordering::Relaxed);
+    }
     let mut numbers = Numbers::default();
     found.fds.iter().for_each(|&number| numbers.insert(number));
     let mut moves = HashMap::new();

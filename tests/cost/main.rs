@@ -98,7 +98,7 @@ fn a_message_allocates_only_what_its_value_owns() {
     for len in [1, 100_000, 500_000] {
         let message = ("x".repeat(len), "y".repeat(len));
         let there_and_back = || {
-            tx.send(&message).unwrap();
+            tx.by_ref().send(&message).unwrap();
             rx.recv().unwrap();
         };
         there_and_back();
@@ -114,9 +114,9 @@ fn a_message_with_descriptors_allocates_only_what_its_value_owns() {
     let null = || Fd(File::open("/dev/null").unwrap());
     let message = [null(), null(), null()];
     let there_and_back = || {
-        tx.send(&message).unwrap();
+        tx.by_ref().send(&message).unwrap();
         rx.recv().unwrap();
-        tx.send_with_fds(&message, &[tx.as_fd()]).unwrap();
+        tx.by_ref().send_with_fds(&message, &[tx.as_fd()]).unwrap();
         let (_, fds) = rx.recv_with_fds().unwrap();
         assert_eq!(fds.len(), 1);
     };
@@ -127,7 +127,7 @@ fn a_message_with_descriptors_allocates_only_what_its_value_owns() {
     let (tx, rx) = channel::<Sender<u8>>().unwrap();
     let (inner, _answers) = channel::<u8>().unwrap();
     let there_and_back = || {
-        tx.send(&inner).unwrap();
+        tx.by_ref().send(&inner).unwrap();
         rx.recv().unwrap();
     };
     there_and_back();

@@ -925,12 +925,12 @@ fn workers_open_nothing() {
 #[test]
 fn workers_answer_before_they_let_go_of_the_lifeline() {
     let (jobs, job_queue) = channel().unwrap();
-    let (reply, answers) = channel().unwrap();
+    let (reply, answers) = channel::<Answer>().unwrap();
     let full = Answer {
         index: 1,
         counts: Ok(Counts::default()),
     };
-    while reply.try_send(&full).is_ok() {}
+    while reply.by_ref().try_send(&full).is_ok() {}
     let running = start_sandboxed(job_queue, reply);
     let (mut here, there) = UnixStream::pair().unwrap();
     let lifeline = send_job(&jobs, 0, there);

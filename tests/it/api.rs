@@ -47,10 +47,10 @@ fn messages_are_given_away_or_borrowed() {
     in_own_process(|| {
         let (tx, rx) = channel::<Shape>().unwrap();
         for shape in shapes() {
-            tx.send(&shape).unwrap();
-            tx.try_send(&shape).unwrap();
-            tx.send_timeout(&shape, Duration::ZERO).unwrap();
-            tx.send(Box::new(shape.clone())).unwrap();
+            tx.by_ref().send(&shape).unwrap();
+            tx.by_ref().try_send(&shape).unwrap();
+            tx.by_ref().send_timeout(&shape, Duration::ZERO).unwrap();
+            tx.send(shape.clone()).unwrap();
             for _ in 0..4 {
                 assert_eq!(rx.recv().unwrap(), shape);
             }
@@ -161,13 +161,16 @@ fn timeouts_are_not_short() {
         let timeout = Duration::from_millis(30);
         let (tx, rx) = channel::<u32>().unwrap();
         let start = Instant::now();
-        assert!(matches!(rx.recv_timeout(timeout), Err(Error::TimedOut)));
+        assert!(matches!(
+            rx.recv_timeout(timeout),
+            Err(Error::TimedOut { .. })
+        ));
         assert!(start.elapsed() >= timeout);
 
         while tx.try_send(0).is_ok() {}
         let start = Instant::now();
         let error = tx.send_timeout(0, timeout).unwrap_err();
-        assert!(matches!(error, Error::TimedOut));
+        assert!(matches!(error, Error::TimedOut { .. }));
         assert!(start.elapsed() >= timeout);
     });
 }
@@ -188,7 +191,7 @@ fn a_zero_timeout_takes_what_is_there() {
         let (tx, rx) = channel::<u32>().unwrap();
         assert!(matches!(
             rx.recv_timeout(Duration::ZERO),
-            Err(Error::TimedOut)
+            Err(Error::TimedOut { .. })
         ));
         tx.send_timeout(1, Duration::ZERO).unwrap();
         assert_eq!(rx.recv_timeout(Duration::ZERO).unwrap(), 1);
@@ -199,7 +202,9 @@ fn a_zero_timeout_takes_what_is_there() {
 fn a_full_channel_keeps_what_it_has() {
     in_own_process(|| {
         let (tx, rx) = channel::<u64>().unwrap();
-        let sent = (0..).take_while(|n| tx.try_send(n).is_ok()).count() as u64;
+        let sent = (0..)
+            .take_while(|n| tx.by_ref().try_send(n).is_ok())
+            .count() as u64;
         assert!(matches!(tx.try_send(sent), Err(Error::Full)));
         assert!(sent > 100);
         assert!(rx.try_iter().map(Result::unwrap).eq(0..sent));
@@ -310,7 +315,7 @@ fn what_json_cannot_carry_is_as_documented() {
         }
         fn is_refused<T: Serialize + serde::de::DeserializeOwned>(message: &T) {
             let (tx, rx) = channel::<T>().unwrap();
-            tx.send(message).unwrap();
+            tx.by_ref().send(message).unwrap();
             assert!(matches!(rx.recv(), Err(Error::Decode { .. })));
         }
         is_refused(&Untagged::Wide { wide: 1 });
@@ -337,8 +342,9 @@ fn ends_are_send_and_sync_whatever_the_message() {
 
 #[test]
 fn handles_are_small() {
-    assert_eq!(size_of::<Sender<[u8; 100]>>(), 4 * size_of::<usize>());
-    assert_eq!(size_of::<Receiver<[u8; 100]>>(), 4 * size_of::<usize>());
+    // Two words that find the socket, a word for the length of messages, and 8 bytes for that of blobs.
+    assert!(size_of::<Sender<[u8; 100]>>() <= 4 * size_of::<usize>() + 8);
+    assert!(size_of::<Receiver<[u8; 100]>>() <= 4 * size_of::<usize>() + 8);
     assert!(size_of::<Error>() <= 6 * size_of::<usize>());
 }
 

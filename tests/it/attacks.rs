@@ -45,7 +45,7 @@ fn a_reply_end_that_nobody_reads_stops_only_who_waits_for_it() {
             let sent = request
                 .reply
                 .send_timeout(answer.to_owned(), Duration::from_millis(5));
-            assert!(matches!(sent, Err(Error::TimedOut)));
+            assert!(matches!(sent, Err(Error::TimedOut { .. })));
         }
         drop(answers);
         let sent = request.reply.send("late".to_owned());
@@ -163,7 +163,7 @@ fn a_receiver_that_refuses_descriptors_makes_sending_them_an_error() {
         let before = open_fds();
         let long = "x".repeat(1_000_000); // whose memfd is a descriptor, too
         for sent in [
-            tx.send(&long),
+            tx.by_ref().send(&long),
             tx.try_send(long),
             tx.send_with_fds(String::new(), &[tx.as_fd()]),
         ] {
@@ -462,7 +462,7 @@ fn a_receiver_that_holds_its_sockets_lock_stops_those_who_share_it_and_no_sender
         assert!(sent > 200);
         assert!(matches!(
             tx.send_timeout(2, Duration::from_millis(1)),
-            Err(Error::TimedOut)
+            Err(Error::TimedOut { .. })
         ));
         // Who shares the receiving end with it waits in the kernel, even to try.
         let shares = forked(|| assert_eq!(rx.try_recv().unwrap(), 2));

@@ -77,7 +77,7 @@ fn a_blob_goes_to_another_process_and_back() {
                 data,
                 more: vec![mapped],
             };
-            tx.send(&message).unwrap();
+            tx.by_ref().send(&message).unwrap();
             let answer = rx.recv().unwrap();
             assert_eq!(answer.data, message.data);
             assert_eq!(answer.more.len(), 2);
@@ -110,7 +110,7 @@ fn one_blob_is_shared_by_eight_processes() {
             })
             .collect();
         for _ in &readers {
-            tx.send(&blob).unwrap();
+            tx.by_ref().send(&blob).unwrap();
         }
         readers.into_iter().for_each(Forked::join);
         drop((tx, rx, blob));
@@ -135,7 +135,7 @@ fn a_hundred_megabytes_fit_a_message_however_small_its_limit() {
         .unwrap();
         // One after the other could not be if their bytes travelled.
         for _ in 0..3 {
-            tx.try_send(&blob).unwrap();
+            tx.by_ref().try_send(&blob).unwrap();
         }
         drop(blob);
         let reader = forked(|| {
@@ -162,7 +162,7 @@ fn an_empty_blob_is_a_blob() {
         let built = Blob::build(0, |bytes| assert!(bytes.is_empty())).unwrap();
         for blob in [Blob::from_bytes(b"").unwrap(), built] {
             assert!(blob.is_empty());
-            tx.send(&blob).unwrap();
+            tx.by_ref().send(&blob).unwrap();
             let received = rx.recv().unwrap();
             assert!(received.is_empty());
             assert_eq!(received, blob);
@@ -210,7 +210,7 @@ fn nobody_can_change_a_blob() {
             Blob::build(10_000, |bytes| bytes.copy_from_slice(&contents)).unwrap(),
         ];
         for blob in made {
-            tx.send(&blob).unwrap();
+            tx.by_ref().send(&blob).unwrap();
             let received = rx.recv().unwrap();
             let is_denied = |result: io::Result<()>| {
                 let error = result.unwrap_err();
@@ -373,13 +373,14 @@ fn hostile() -> Vec<(&'static str, OwnedFd, &'static str)> {
 #[test]
 fn what_is_not_sealed_memory_is_a_typed_error_and_closed() {
     in_own_process(|| {
-        let (tx, rx) = channel::<Blob>().unwrap();
+        let (tx, mut rx) = channel::<Blob>().unwrap();
+        rx.set_max_blob_len(u64::MAX); // what is too long is to fail for what it is
         let fds = Sender::<AnyFd>::try_from(tx.as_fd().try_clone_to_owned().unwrap()).unwrap();
         let good = Blob::from_bytes(b"good").unwrap();
         let before = open_fds();
         for (name, fd, expected) in hostile() {
             fds.send(AnyFd(fd.try_clone().unwrap())).unwrap();
-            tx.send(&good).unwrap();
+            tx.by_ref().send(&good).unwrap();
             let error = rx.recv().expect_err(name);
             assert!(matches!(error, Error::Decode { .. }), "{name}: {error:?}");
             assert!(error.to_string().contains(expected), "{name}: {error}");
@@ -532,7 +533,7 @@ fn out_of_descriptors_or_addresses_on_receive_is_an_error_that_passes() {
         let (tx, rx): (Sender<Blob>, Receiver<Blob>) = channel().unwrap();
         let blob = Blob::from_bytes(&noise(100_000)).unwrap();
         for _ in 0..3 {
-            tx.send(&blob).unwrap();
+            tx.by_ref().send(&blob).unwrap();
         }
         let before = open_fds();
         let limit = DescriptorLimit::new();
@@ -549,7 +550,7 @@ fn out_of_descriptors_or_addresses_on_receive_is_an_error_that_passes() {
                 .to_string()
                 .contains("cannot map a blob: Cannot allocate memory (os error 12)")
         );
-        tx.send(&blob).unwrap();
+        tx.by_ref().send(&blob).unwrap();
         assert_eq!(rx.recv().unwrap(), blob);
         assert_eq!(open_fds(), before);
     });
@@ -562,4 +563,129 @@ fn a_blob_outside_a_message_cannot_be_written_as_text() {
     assert!(error.to_string().contains("wormhole send"), "{error}");
     assert!(error.source().is_none());
     assert!(serde_json::from_str::<Blob>("0").is_err());
+}
+
+/// A sealed memfd of a length that has used no memory yet.
+fn sparse(len: i64) -> OwnedFd {
+    let plain = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let file = File::from(memfd(b"", plain, SealFlag::empty()));
+    file.set_len(len.unsigned_abs()).unwrap();
+    fcntl(&file, FcntlArg::F_ADD_SEALS(immutable())).unwrap();
+    file.into()
+}
+
+#[test]
+fn blobs_longer_than_the_limit_are_refused_before_they_are_mapped() {
+    in_own_process(|| {
+        let (tx, rx) = Options::new()
+            .max_blob_len(1000)
+            .channel::<Vec<Blob>>()
+            .unwrap();
+        let fds = tx.clone().cast::<Vec<AnyFd>>();
+        let before = open_fds();
+        let mut hostile = vec![sparse(1 << 46)];
+        hostile.extend((0..2).map(|_| sparse(600)));
+        for fds_of_message in [vec![0], vec![1, 2]] {
+            let message = fds_of_message
+                .iter()
+                .map(|&at: &usize| hostile[at].try_clone().unwrap());
+            fds.send(message.map(AnyFd).collect()).unwrap();
+            let error = rx.recv().unwrap_err();
+            assert!(matches!(error, Error::Decode { .. }), "{error}");
+            let len: i64 = if fds_of_message == [0] { 1 << 46 } else { 1200 };
+            let expected = format!("blobs of {len} bytes are longer than the limit of 1000 bytes");
+            assert!(error.to_string().contains(&expected), "{error}");
+        }
+        fds.send(vec![AnyFd(sparse(999)), AnyFd(sparse(1))])
+            .unwrap();
+        assert_eq!(
+            rx.recv()
+                .unwrap()
+                .iter()
+                .map(|blob| blob.len())
+                .sum::<usize>(),
+            1000
+        );
+        // The limit is that of one message, and of this handle.
+        let mut patient = rx.clone();
+        patient.set_max_blob_len(2000);
+        fds.send(vec![AnyFd(sparse(1500))]).unwrap();
+        assert_eq!(patient.recv().unwrap()[0].len(), 1500);
+        drop(hostile);
+        assert_eq!(open_fds(), before);
+
+        let (tx, rx) = channel::<Blob>().unwrap();
+        tx.cast::<AnyFd>()
+            .send(AnyFd(sparse((1 << 30) + 1)))
+            .unwrap();
+        let error = rx.recv().unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("longer than the limit of 1073741824 bytes"),
+            "{error}"
+        );
+    });
+}
+
+#[test]
+fn a_blob_that_fails_half_way_leaves_nothing() {
+    in_own_process(|| {
+        let before = open_fds();
+        let failed: Result<Blob, std::io::Error> = Blob::try_build(10, |bytes| {
+            bytes[0] = 1;
+            Err(std::io::Error::other("as the test wants it"))
+        });
+        assert_eq!(failed.unwrap_err().to_string(), "as the test wants it");
+        let read = Blob::from_reader(File::open("/proc/self/mem").unwrap());
+        assert!(matches!(read, Err(Error::Io { .. })));
+        assert_eq!(open_fds(), before);
+    });
+}
+
+#[test]
+fn a_blob_of_unknown_length_is_what_was_written() {
+    let mut writer = wormhole::BlobWriter::new().unwrap();
+    let mut expected = Vec::new();
+    for number in 0..10_000_u32 {
+        writer.write_all(&number.to_le_bytes()).unwrap();
+        expected.extend(number.to_le_bytes());
+    }
+    let blob = writer.finish().unwrap();
+    assert_eq!(*blob, *expected);
+    let (tx, rx) = channel::<Blob>().unwrap();
+    tx.send(blob).unwrap();
+    assert_eq!(*rx.recv().unwrap(), *expected);
+    assert!(
+        wormhole::BlobWriter::new()
+            .unwrap()
+            .finish()
+            .unwrap()
+            .is_empty()
+    );
+}
+
+#[test]
+fn a_memfd_becomes_a_blob_by_being_sealed() {
+    let plain = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let fd = memfd(b"12345", plain, SealFlag::empty());
+    let other = File::from(fd.try_clone().unwrap());
+    let blob = Blob::seal(fd).unwrap();
+    assert_eq!(&*blob, b"12345");
+    assert!(other.set_len(3).is_err(), "sealed for all who have it");
+    assert_eq!(
+        &*Blob::seal(other.into()).unwrap(),
+        b"12345",
+        "twice does no harm"
+    );
+    let unsealable = memfd(b"12345", MFdFlags::MFD_CLOEXEC, SealFlag::empty());
+    assert!(matches!(
+        Blob::seal(unsealable),
+        Err(Error::NotABlob { .. })
+    ));
+    let file = File::open("/dev/null").unwrap();
+    assert!(matches!(
+        Blob::seal(file.into()),
+        Err(Error::NotABlob { .. })
+    ));
 }

@@ -88,7 +88,7 @@ fn sending_moves_a_value_that_is_given_away() {
         tx.send(Fd(null())).unwrap();
         assert_eq!(open_fds(), before); // the message is on its way, nothing of it is left here
         let borrowed = Fd(null());
-        tx.send(&borrowed).unwrap();
+        tx.by_ref().send(&borrowed).unwrap();
         assert_eq!(open_fds().len(), before.len() + 1);
         drop((rx.recv().unwrap(), rx.recv().unwrap(), borrowed));
         assert_eq!(open_fds(), before);
@@ -124,13 +124,13 @@ fn the_limit_counts_fields_and_descriptors_beside_them() {
         let before = open_fds();
         let message: Vec<Fd> = (0..200).map(|_| Fd(null())).collect();
         let beside: Vec<_> = vec![tx.as_fd(); 53];
-        tx.send_with_fds(&message, &beside).unwrap();
+        tx.by_ref().send_with_fds(&message, &beside).unwrap();
         let (received, fds) = rx.recv_with_fds().unwrap();
         assert_eq!((received.len(), fds.len()), (200, 53));
         drop((received, fds));
 
         let beside = vec![tx.as_fd(); 54];
-        let error = tx.send_with_fds(&message, &beside).unwrap_err();
+        let error = tx.by_ref().send_with_fds(&message, &beside).unwrap_err();
         assert!(matches!(
             error,
             Error::TooManyFds {

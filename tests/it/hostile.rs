@@ -414,7 +414,7 @@ fn out_of_descriptors_while_sending_is_an_error_and_sends_nothing() {
         let mut message = Fd(memfd(b""), String::new());
         let before = open_fds();
         let limit = DescriptorLimit::new();
-        let error = tx.send(&message).unwrap_err();
+        let error = tx.by_ref().send(&message).unwrap_err();
         assert_eq!(
             error.to_string(),
             "cannot duplicate a descriptor of the message"
@@ -423,10 +423,10 @@ fn out_of_descriptors_while_sending_is_an_error_and_sends_nothing() {
         // One more descriptor: enough for the field, not for the memfd of a long text as well.
         limit.leave_room_for(1);
         message.1 = "x".repeat(1_000_000);
-        let error = tx.send(&message).unwrap_err();
+        let error = tx.by_ref().send(&message).unwrap_err();
         assert!(error.to_string().contains("memfd"), "{error}");
         message.1.clear();
-        tx.send(&message).unwrap();
+        tx.by_ref().send(&message).unwrap();
         drop(limit);
         assert_eq!(open_fds(), before);
         assert_eq!(rx.recv().unwrap().1, "");
@@ -632,7 +632,7 @@ fn a_buffer_that_changes_all_the_time_tears_nothing() {
             });
             let message = WithFile(File::open("/dev/null").unwrap(), "x".repeat(100_000));
             for _ in 0..1000 {
-                tx.send(&message).unwrap();
+                tx.by_ref().send(&message).unwrap();
                 let WithFile(file, text) = rx.recv().unwrap();
                 assert!(!file.metadata().unwrap().is_file()); // a device, no memfd
                 assert_eq!(text.len(), 100_000);

@@ -67,12 +67,13 @@ fn tiny_nix_ipc_receives_what_wormhole_sends() {
         let (tx, rx) = channel::<TestMessage>().unwrap();
         let mut peer = foreign(OwnedFd::try_from(rx).unwrap());
         for message in messages() {
-            tx.send(&message).unwrap();
+            tx.by_ref().send(&message).unwrap();
             let (received, fds) = peer.recv_json::<TestMessage, [RawFd; 0]>(200_000).unwrap();
             assert_eq!((received, fds), (message.clone(), None));
 
             let (one, two) = (scratch("one"), scratch("two"));
-            tx.send_with_fds(&message, &[one.as_fd(), two.as_fd()])
+            tx.by_ref()
+                .send_with_fds(&message, &[one.as_fd(), two.as_fd()])
                 .unwrap();
             let (received, fds) = peer.recv_json::<TestMessage, [RawFd; 2]>(200_000).unwrap();
             assert_eq!(received, message);
@@ -112,7 +113,7 @@ fn both_put_the_same_bytes_on_the_wire() {
     in_own_process(|| {
         for message in messages() {
             let (tx, rx) = channel::<TestMessage>().unwrap();
-            tx.send(&message).unwrap();
+            tx.by_ref().send(&message).unwrap();
             let mut peer = foreign(OwnedFd::try_from(tx).unwrap());
             peer.send_json(&message, None).unwrap();
             let mut rx = foreign(OwnedFd::try_from(rx).unwrap());

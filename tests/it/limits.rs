@@ -216,7 +216,7 @@ fn the_limit_goes_with_clones_and_is_the_default_for_ends_from_elsewhere() {
         };
         assert!(default(generous().unwrap().send(text(beyond)).unwrap_err()));
         let (carry, carried) = channel::<Receiver<String>>().unwrap();
-        carry.send(&rx).unwrap();
+        carry.by_ref().send(&rx).unwrap();
         let packet = crate::support::packet_of_length(beyond as u64, b"");
         let adopted = Receiver::<String>::try_from(rx.as_fd().try_clone_to_owned().unwrap());
         for rx in [adopted.unwrap(), carried.recv().unwrap()] {

@@ -4,10 +4,13 @@
 mod support;
 
 mod api;
+mod arms;
 mod attacks;
 mod blob;
+mod directions;
 mod ends;
 mod fields;
+mod forms;
 mod guarantees;
 mod hostile;
 mod interoperation;
@@ -16,6 +19,7 @@ mod listener;
 mod ported;
 mod process;
 mod properties;
+mod raw;
 mod select;
 mod signals;
 mod tidy;

@@ -9,7 +9,7 @@ use wormhole::channel;
 
 fn there_and_back<T: Serialize + DeserializeOwned>(value: &T) -> T {
     let (tx, rx) = channel::<T>().unwrap();
-    tx.send(value).unwrap();
+    tx.by_ref().send(value).unwrap();
     rx.recv().unwrap()
 }
 

@@ -109,7 +109,7 @@ fn a_spilled_message_is_as_specified() {
         // 4608 bytes is the smallest buffer there is, so packets of at most 4576 bytes.
         let (tx, rx) = Options::new().buffer(1).channel::<String>().unwrap();
         let message = "ab".repeat(2400);
-        tx.send(&message).unwrap();
+        tx.by_ref().send(&message).unwrap();
         let (bytes, fds) = raw_recv(&rx);
         assert_eq!(bytes.len(), 4576);
         let worked = worked_packet("spilled");

@@ -114,7 +114,7 @@ for command in commands:
             Order::Name("naïve".to_owned(), vec![0, 127, 255]),
             Order::Name(long, vec![]),
         ] {
-            tx.send(&command).unwrap();
+            tx.by_ref().send(&command).unwrap();
             assert_eq!(rx.recv().unwrap(), command);
         }
         drop(tx);

@@ -144,7 +144,7 @@ fn transfer(bytes: usize) {
         for number in 0..count {
             message.0 = number;
             message.1.clone_from(text(number));
-            tx.send(&message).unwrap();
+            tx.by_ref().send(&message).unwrap();
         }
     });
     drop(tx);
@@ -242,7 +242,7 @@ fn a_thousand_messages_carry_253_descriptors_each() {
             fds.iter().map(inode).collect()
         };
         let expected = inodes(&files);
-        let sender = forked(|| (0..1000).for_each(|_| tx.send(&files).unwrap()));
+        let sender = forked(|| (0..1000).for_each(|_| tx.by_ref().send(&files).unwrap()));
         drop((tx, files));
         let before = open_fds();
         for _ in 0..1000 {
@@ -267,7 +267,7 @@ fn spilled_messages_queue_up_no_further_than_the_buffer() {
     in_own_process(|| {
         let long = "x".repeat(10_000_000);
         let fill = |tx: &Sender<String>| -> usize {
-            let sent = std::iter::from_fn(|| tx.try_send(&long).ok());
+            let sent = std::iter::from_fn(|| tx.by_ref().try_send(&long).ok());
             sent.count()
         };
         let drain = |rx: &Receiver<String>| -> usize {

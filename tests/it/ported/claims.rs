@@ -25,7 +25,7 @@ fn the_capacity_counts_bytes_and_278_small_messages_fit() {
         let fitting = |len| {
             let (tx, rx) = channel::<String>().unwrap();
             let text = "x".repeat(len);
-            while tx.try_send(&text).is_ok() {}
+            while tx.by_ref().try_send(&text).is_ok() {}
             rx.try_iter().count()
         };
         let default = std::fs::read_to_string("/proc/sys/net/core/wmem_default").unwrap();
@@ -48,7 +48,10 @@ fn a_value_that_is_lent_is_still_there_after_an_error_and_one_that_is_given_away
         drop(rx);
         let (reply, replies) = channel::<u8>().unwrap();
         let message = Message { reply };
-        assert!(matches!(tx.send(&message), Err(Error::Disconnected)));
+        assert!(matches!(
+            tx.by_ref().send(&message),
+            Err(Error::Disconnected)
+        ));
         message.reply.send(1).unwrap();
         assert_eq!(replies.recv().unwrap(), 1);
         assert!(matches!(tx.send(message), Err(Error::Disconnected)));
@@ -68,10 +71,16 @@ fn a_channel_closes_when_all_who_hold_it_have_ended_however_they_ended() {
             }
         });
         drop(tx);
-        assert!(matches!(rx.recv_timeout(SHORT), Err(Error::TimedOut)));
+        assert!(matches!(
+            rx.recv_timeout(SHORT),
+            Err(Error::TimedOut { .. })
+        ));
         leave.send(()).unwrap();
         good.join();
-        assert!(matches!(rx.recv_timeout(SHORT), Err(Error::TimedOut)));
+        assert!(matches!(
+            rx.recv_timeout(SHORT),
+            Err(Error::TimedOut { .. })
+        ));
         bad.kill();
         assert!(matches!(rx.recv(), Err(Error::Disconnected)));
     });
@@ -120,7 +129,10 @@ fn a_deadline_that_has_passed_still_takes_what_is_there() {
         let left = || deadline.saturating_duration_since(Instant::now());
         tx.send_timeout(1, left()).unwrap();
         assert_eq!(rx.recv_timeout(left()).unwrap(), 1);
-        assert!(matches!(rx.recv_timeout(left()), Err(Error::TimedOut)));
+        assert!(matches!(
+            rx.recv_timeout(left()),
+            Err(Error::TimedOut { .. })
+        ));
     });
 }
 
@@ -188,7 +200,7 @@ fn ask_in_vain(taken: bool, keeps_questions: bool, lends: bool) -> Error {
     let questions = keeps_questions.then_some(questions);
     let (reply, answer) = channel().unwrap();
     let question = Question { reply };
-    ask.send(&question).unwrap();
+    ask.by_ref().send(&question).unwrap();
     let question = lends.then_some(question);
     drop(go);
     server.join();
@@ -205,9 +217,15 @@ fn who_asks_learns_that_nobody_answers_unless_they_hold_what_they_should_not() {
                 ask_in_vain(taken, false, false),
                 Error::Disconnected
             ));
-            assert!(matches!(ask_in_vain(taken, false, true), Error::TimedOut));
+            assert!(matches!(
+                ask_in_vain(taken, false, true),
+                Error::TimedOut { .. }
+            ));
         }
-        assert!(matches!(ask_in_vain(false, true, false), Error::TimedOut));
+        assert!(matches!(
+            ask_in_vain(false, true, false),
+            Error::TimedOut { .. }
+        ));
         assert!(matches!(
             ask_in_vain(true, true, false),
             Error::Disconnected
@@ -226,7 +244,10 @@ fn a_stop_message_reaches_one_process_and_a_closed_channel_all() {
         }
         stop.send(()).unwrap();
         assert!(reports.recv().unwrap());
-        assert!(matches!(reports.recv_timeout(SHORT), Err(Error::TimedOut)));
+        assert!(matches!(
+            reports.recv_timeout(SHORT),
+            Err(Error::TimedOut { .. })
+        ));
         drop(stop);
         assert!(!reports.recv().unwrap() && !reports.recv().unwrap());
         join_all(children);

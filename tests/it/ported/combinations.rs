@@ -214,7 +214,7 @@ fn choose(arms: &[Arm; 3], way: Way) -> Option<Selected> {
         assert_eq!(arm.add(&mut select), index);
     }
     let within = |select: &mut Select<'_>, timeout| match select.select_timeout(timeout) {
-        Err(Error::TimedOut) => None,
+        Err(Error::TimedOut { .. }) => None,
         selected => Some(selected.unwrap()),
     };
     match way {

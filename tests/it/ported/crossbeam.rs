@@ -164,7 +164,7 @@ fn deadlines_on_both_sides_lose_nothing() {
         let sender = child!(without (rx) {
             for number in 0..MESSAGES {
                 while let Err(error) = tx.send_timeout(number, timeout()) {
-                    assert!(matches!(error, Error::TimedOut), "{error}");
+                    assert!(matches!(error, Error::TimedOut { .. }), "{error}");
                 }
             }
         });
@@ -176,7 +176,7 @@ fn deadlines_on_both_sides_lose_nothing() {
                     assert_eq!(number, expected);
                     expected += 1;
                 }
-                Err(Error::TimedOut) => {}
+                Err(Error::TimedOut { .. }) => {}
                 Err(Error::Disconnected) => break,
                 Err(error) => panic!("{error}"),
             }
@@ -241,7 +241,7 @@ fn each_channel_comes_through_the_one_before() {
             let (next, next_rx) = channel::<Next>().unwrap();
             let message = Next(next_rx);
             // Receivers that wait in channels whose receivers wait: the kernel counts them all.
-            while let Err(error) = tx.send(&message) {
+            while let Err(error) = tx.by_ref().send(&message) {
                 assert!(matches!(error, Error::TooManyFdsInFlight), "{error}");
                 std::thread::yield_now();
             }

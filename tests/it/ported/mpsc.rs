@@ -30,7 +30,7 @@ fn a_channel_that_is_dropped_full_drops_its_messages() {
         let (tx, rx) = channel::<Holder>().unwrap();
         let message = Holder(writer);
         for clone in [&tx, &tx.clone(), &tx.clone()] {
-            clone.send(&message).unwrap();
+            clone.by_ref().send(&message).unwrap();
         }
         drop((message, tx, rx));
         // The messages were the last that held the other end of the pipe.
@@ -155,7 +155,10 @@ fn a_receiver_with_a_deadline_gets_what_is_there_or_gives_up_in_time() {
             tx.send(()).unwrap();
             rx.recv_timeout(timeout).unwrap();
             let start = Instant::now();
-            assert!(matches!(rx.recv_timeout(timeout), Err(Error::TimedOut)));
+            assert!(matches!(
+                rx.recv_timeout(timeout),
+                Err(Error::TimedOut { .. })
+            ));
             assert!(start.elapsed() >= timeout);
         }
         let waiting = forked(|| rx.recv_timeout(Duration::MAX).unwrap());
@@ -187,7 +190,7 @@ fn stress_deadlines_that_pass_before_every_other_message() {
                     assert_eq!(number, received);
                     received += 1;
                 }
-                Err(Error::TimedOut) => {
+                Err(Error::TimedOut { .. }) => {
                     given_up += 1;
                     late.send(()).unwrap();
                 }
@@ -211,7 +214,7 @@ fn a_hundred_processes_send_one_message_each() {
         loop {
             match rx.recv_timeout(Duration::from_millis(10)) {
                 Ok(()) => received += 1,
-                Err(Error::TimedOut) => {}
+                Err(Error::TimedOut { .. }) => {}
                 Err(Error::Disconnected) => break,
                 Err(error) => panic!("{error}"),
             }
@@ -330,7 +333,10 @@ fn a_full_channel_makes_each_kind_of_sender_wait_refuse_or_give_up() {
         assert!(matches!(tx.try_send(0), Err(Error::Full)));
         let timeout = Duration::from_millis(2);
         let start = Instant::now();
-        assert!(matches!(tx.send_timeout(0, timeout), Err(Error::TimedOut)));
+        assert!(matches!(
+            tx.send_timeout(0, timeout),
+            Err(Error::TimedOut { .. })
+        ));
         assert!(start.elapsed() >= timeout);
         let waiting = forked(|| tx.send(count).unwrap());
         until_asleep(waiting.pid);

@@ -278,7 +278,10 @@ fn try_join_and_join_timeout_leave_a_running_child_alone() {
         for _ in 0..3 {
             assert_eq!(child.try_join().unwrap(), None);
             let start = Instant::now();
-            assert!(matches!(child.join_timeout(timeout), Err(Error::TimedOut)));
+            assert!(matches!(
+                child.join_timeout(timeout),
+                Err(Error::TimedOut { .. })
+            ));
             assert!(start.elapsed() >= timeout);
         }
         go.send(9).unwrap();

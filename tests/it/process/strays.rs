@@ -522,7 +522,10 @@ fn a_search_of_the_arguments_does_not_disturb_a_message_that_they_send() {
     struct Sends(Sender<Sender<u32>>, Sender<u32>);
     impl Serialize for Sends {
         fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-            self.0.send(&self.1).map_err(serde::ser::Error::custom)?;
+            self.0
+                .by_ref()
+                .send(&self.1)
+                .map_err(serde::ser::Error::custom)?;
             (&self.0, &self.1).serialize(serializer)
         }
     }

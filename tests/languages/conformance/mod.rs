@@ -149,7 +149,7 @@ fn shown_beside(case: &Value) -> Value {
 fn sent_again<T: Named>(value: &T, beside: &[Descriptor]) -> (Vec<u8>, T) {
     let (tx, rx) = channel::<T>().unwrap();
     let beside: Vec<_> = beside.iter().map(|Descriptor(fd)| fd.as_fd()).collect();
-    tx.send_with_fds(value, &beside).unwrap();
+    tx.by_ref().send_with_fds(value, &beside).unwrap();
     let (bytes, fds) = raw_recv(&rx);
     let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
     raw_send(&tx, &bytes, &fds);

@@ -208,30 +208,32 @@ fn sends(
 }
 
 fn send() -> String {
-    sends(message("hello"), |tx, sent| tx.send(sent))
+    sends(message("hello"), |tx, sent| tx.by_ref().send(sent))
 }
 
 fn send_without_waiting() -> String {
-    sends(message("hello"), |tx, sent| tx.try_send(sent))
+    sends(message("hello"), |tx, sent| tx.by_ref().try_send(sent))
 }
 
 fn send_a_field() -> String {
     let mut sent = message("hello");
     sent.file = Some(Field(null()));
-    sends(sent, |tx, sent| tx.send(sent))
+    sends(sent, |tx, sent| tx.by_ref().send(sent))
 }
 
 fn send_long() -> String {
-    sends(long(), |tx, sent| tx.send(sent))
+    sends(long(), |tx, sent| tx.by_ref().send(sent))
 }
 
 fn send_longer_than_the_buffer() -> String {
-    sends(message("x".repeat(230_000)), |tx, sent| tx.send(sent))
+    sends(message("x".repeat(230_000)), |tx, sent| {
+        tx.by_ref().send(sent)
+    })
 }
 
 fn fill(tx: &Sender<Message>) -> usize {
     let filler = message("filler");
-    std::iter::from_fn(|| tx.try_send(&filler).ok()).count()
+    std::iter::from_fn(|| tx.by_ref().try_send(&filler).ok()).count()
 }
 
 fn send_to_a_full_channel() -> String {
@@ -401,9 +403,10 @@ fn select_a_receive() -> String {
 fn select_a_send() -> String {
     let (_tx, other) = channel::<u8>().unwrap();
     sends(message("hello"), |tx, sent| {
+        let tx = tx.by_ref();
         let mut select = Select::new();
         select.recv(&other);
-        select.send(tx, sent);
+        select.send(&tx, sent);
         select.select()?.sent()
     })
 }

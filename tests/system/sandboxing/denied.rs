@@ -49,7 +49,7 @@ fn a_long_message_says_that_it_needs_memfd_create() {
                 assert_eq!(rx.recv().unwrap().len(), 200_000);
                 let (tx, rx) = Options::new().buffer(131_088).channel::<String>().unwrap();
                 let longest = "x".repeat(262_136 - 2); // two quotes
-                tx.send(&longest).unwrap();
+                tx.by_ref().send(&longest).unwrap();
                 assert!(rx.recv().unwrap() == longest);
                 assert!(tx.send(longest + "x").is_err());
                 drop((tx, rx));
@@ -125,8 +125,8 @@ fn a_kernel_that_takes_no_packet_at_all_is_an_error_and_no_hang() {
         let before = open_fds();
         deny_with(nix::Error::EMSGSIZE, [libc::SYS_sendto, libc::SYS_sendmsg]);
         for message in ["short".to_owned(), long()] {
-            assert_eq!(told(tx.send(&message)).0, "send a message");
-            assert_eq!(told(tx.try_send(&message)).0, "send a message");
+            assert_eq!(told(tx.by_ref().send(&message)).0, "send a message");
+            assert_eq!(told(tx.by_ref().try_send(&message)).0, "send a message");
         }
         assert_eq!(open_fds(), before);
     });

@@ -267,12 +267,15 @@ fn channels() -> Work {
         assert_eq!(rx.try_recv().unwrap(), "two");
         assert_eq!(rx.recv_timeout(SHORT).unwrap(), "three");
         assert!(matches!(rx.try_recv(), Err(Error::Empty)));
-        assert!(matches!(rx.recv_timeout(SHORT), Err(Error::TimedOut)));
+        assert!(matches!(
+            rx.recv_timeout(SHORT),
+            Err(Error::TimedOut { .. })
+        ));
         tx.send_with_fds("four".to_owned(), &[tx.as_fd()]).unwrap();
         assert_eq!(rx.recv_with_fds().unwrap().1.len(), 1);
         while tx.try_send("more".to_owned()).is_ok() {}
         let late = tx.send_timeout("late".to_owned(), SHORT);
-        assert!(matches!(late, Err(Error::TimedOut)));
+        assert!(matches!(late, Err(Error::TimedOut { .. })));
         assert!(rx.try_iter().all(|message| message.unwrap() == "more"));
         select! {
             recv(answers) -> _ => unreachable!(),
@@ -335,7 +338,7 @@ fn long_messages_need_the_calls_that_are_listed_and_no_other() {
             Box::new(|| {
                 let (tx, rx) = channel::<String>().unwrap();
                 for text in ["x".repeat(230_000), long()] {
-                    tx.send(&text).unwrap();
+                    tx.by_ref().send(&text).unwrap();
                     assert_eq!(rx.recv().unwrap(), text);
                 }
             })
@@ -355,7 +358,10 @@ fn a_set_needs_the_calls_that_are_listed_and_no_other() {
                 let key = set.add(rx).unwrap();
                 tx.send(5).unwrap();
                 assert_eq!(set.recv().unwrap().1.unwrap(), 5);
-                assert!(matches!(set.recv_timeout(SHORT), Err(Error::TimedOut)));
+                assert!(matches!(
+                    set.recv_timeout(SHORT),
+                    Err(Error::TimedOut { .. })
+                ));
                 set.remove(key);
             })
         });
@@ -375,7 +381,7 @@ fn a_listener_needs_the_calls_that_are_listed_and_no_other() {
                 assert!(matches!(listener.try_accept(), Err(Error::Empty)));
                 assert!(matches!(
                     listener.accept_timeout(SHORT),
-                    Err(Error::TimedOut)
+                    Err(Error::TimedOut { .. })
                 ));
                 let tx = Sender::connect(&path).unwrap();
                 tx.send(5).unwrap();
@@ -397,7 +403,7 @@ fn a_listener_in_a_message_needs_the_calls_that_are_listed_and_no_other() {
             let _ = std::fs::remove_file(&path);
             let (tx, rx) = channel::<Listener<u8>>().unwrap();
             Box::new(move || {
-                tx.send(&given).unwrap();
+                tx.by_ref().send(&given).unwrap();
                 std::mem::forget(given); // to remove its file takes what a listener takes
                 drop(rx.recv().unwrap());
             })
