@@ -678,7 +678,7 @@ fn a_memfd_becomes_a_blob_by_being_sealed() {
         b"12345",
         "twice does no harm"
     );
-    let unsealable = memfd(b"12345", MFdFlags::MFD_CLOEXEC, SealFlag::empty());
+    let unsealable = memfd(b"12345", plain, SealFlag::F_SEAL_SEAL);
     assert!(matches!(
         Blob::seal(unsealable),
         Err(Error::NotABlob { .. })

@@ -125,6 +125,9 @@ const EVERYWHERE: &[Rule] = &[
     ("F_GETFD", "*", As),
 ];
 
+/// Of messages that carry no descriptors.
+const SEND_PLAIN: &[Rule] = &[("sendto", "EPERM EACCES ENOSYS", As)]; // then it is sendmsg
+
 const SEND: &[Rule] = &[
     ("sendto|sendmsg", "EAGAIN EINTR", As),
     ("sendto|sendmsg", "EMSGSIZE", As),
@@ -178,6 +181,7 @@ const CREATE: &[Rule] = &[
 ];
 
 const ADOPT: &[Rule] = &[
+    ("ppoll", "*", As), // then its direction is taken on trust
     (
         "getsockopt#1",
         "ENOTSOCK",
@@ -225,10 +229,14 @@ const TABLE: &[(&str, &[&[Rule]])] = &[
         ],
     ),
     ("drop_a_channel", &[]),
-    ("send", &[SEND]),
+    ("send", &[SEND_PLAIN, SEND]),
     (
         "send_without_waiting",
-        &[&[("sendto|sendmsg", "EAGAIN", Says("Full"))], SEND],
+        &[
+            &[("sendto|sendmsg", "EAGAIN", Says("Full"))],
+            SEND_PLAIN,
+            SEND,
+        ],
     ),
     (
         "send_a_field",
@@ -242,7 +250,7 @@ const TABLE: &[(&str, &[&[Rule]])] = &[
         ],
     ),
     ("send_long", &[SEND, SPILL]),
-    ("send_longer_than_the_buffer", &[SEND, SPILL]),
+    ("send_longer_than_the_buffer", &[SEND_PLAIN, SEND, SPILL]),
     (
         "send_to_a_full_channel",
         &[
@@ -250,11 +258,12 @@ const TABLE: &[(&str, &[&[Rule]])] = &[
                 ("ppoll", "EINTR", As),
                 ("ppoll", "*", Fails("send a message")),
             ],
+            SEND_PLAIN,
             SEND,
         ],
     ),
     // Without poll it waits in sendmsg.
-    ("send_and_wait", &[&[("ppoll", "*", As)], SEND]),
+    ("send_and_wait", &[&[("ppoll", "*", As)], SEND_PLAIN, SEND]),
     ("receive", &[RECEIVE]),
     ("iterate", &[RECEIVE]),
     ("receive_descriptors", &[RECEIVE]),
@@ -264,6 +273,7 @@ const TABLE: &[(&str, &[&[Rule]])] = &[
             &[
                 ("getsockopt", "*", Says("cannot decode a message as")),
                 ("getpeername", "*", Says("cannot decode a message as")),
+                ("ppoll", "*", As),
             ],
             RECEIVE,
         ],
@@ -327,6 +337,7 @@ const TABLE: &[(&str, &[&[Rule]])] = &[
                 ("ppoll", "EINTR", As),
                 ("ppoll", "*", Fails("wait for one of several cases")),
             ],
+            SEND_PLAIN,
             SEND,
         ],
     ),
@@ -436,6 +447,7 @@ const TABLE: &[(&str, &[&[Rule]])] = &[
     (
         "accept",
         &[&[
+            ("ppoll", "*", As), // then accept4 tells whether a client is waiting
             ("accept4", "EAGAIN EINTR ECONNABORTED", As),
             ("accept4", "*", Fails("accept a client")),
             ("shutdown", "*", Fails("accept a client")),
@@ -445,10 +457,9 @@ const TABLE: &[(&str, &[&[Rule]])] = &[
     (
         "accept_nobody",
         &[&[
-            ("accept4", "EAGAIN EINTR ECONNABORTED", As),
-            ("accept4", "*", Fails("accept a client")),
-            ("ppoll", "EINTR", As),
-            ("ppoll", "*", Fails("accept a client")),
+            ("ppoll#2", "EINTR", As),
+            ("ppoll#2", "*", Fails("accept a client")),
+            ("ppoll", "*", As), // a look at whether a client is waiting
         ]],
     ),
     (
@@ -518,6 +529,7 @@ const TABLE: &[(&str, &[&[Rule]])] = &[
                     "child process could not deliver its result: cannot replace the ends of other channels",
                 ),
             ),
+            ("sendto", "EPERM EACCES ENOSYS", As), // then it is sendmsg
             ("sendto|sendmsg", "EAGAIN EINTR EMSGSIZE", As),
             // Its parent is gone, as far as it knows.
             (
