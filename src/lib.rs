@@ -200,7 +200,7 @@ pub use sys::peer::Peer;
 pub mod __private {
     pub use crate::select::{
         FdArm, OptionFdArm, RecvArm, SendArm, add_closed, add_ready, add_recv, add_writable,
-        decide, off, only_if, received,
+        decide, off, only_if, take_received,
     };
 }
 

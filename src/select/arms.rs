@@ -135,7 +135,7 @@ fn add_event<'a>(select: &mut Select<'a>, fd: Option<BorrowedFd<'a>>, events: Po
 /// # Errors
 ///
 /// As [`Selected::recv`].
-pub fn received<T: DeserializeOwned>(
+pub fn take_received<T: DeserializeOwned>(
     selected: Selected,
     receiver: Option<&Receiver<T>>,
 ) -> Result<T> {

@@ -273,7 +273,7 @@ macro_rules! __select {
         }
     };
     (@arm $selected:ident (recv $name:ident $arguments:tt ($message:pat) $on:tt ($body:expr))) => {
-        match $crate::__private::received($selected, $name) {
+        match $crate::__private::take_received($selected, $name) {
             $message => $body,
         }
     };

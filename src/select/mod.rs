@@ -26,7 +26,7 @@ use selected::Outcome;
 
 pub use arms::{
     FdArm, OptionFdArm, RecvArm, SendArm, add_closed, add_ready, add_recv, add_writable, decide,
-    off, only_if, received,
+    off, only_if, take_received,
 };
 pub use receiver_set::{Key, ReceiverSet};
 pub use selected::Selected;
