@@ -31,12 +31,12 @@ pub(crate) struct Options {
     /// Do something wrong, to see that it is noticed
     #[arg(long, hide = true)]
     pub(crate) sabotage: Option<Sabotage>,
-    /// Play a part for the owner of this ledger
+    /// Carry out an assignment for the owner of this ledger
     #[arg(long, hide = true, value_name = "LEDGER")]
     pub(crate) actor_of: Option<PathBuf>,
-    /// Play parts for the owner of this ledger until there are no more
+    /// Carry out assignments for the owner of this ledger until there are no more
     #[arg(long, hide = true, value_name = "LEDGER")]
-    pub(crate) veteran_of: Option<PathBuf>,
+    pub(crate) worker_of: Option<PathBuf>,
 }
 
 fn minutes(text: &str) -> Result<f64, String> {

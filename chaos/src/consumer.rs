@@ -1,4 +1,4 @@
-//! Who takes messages: relays and consumers.
+//! The actors that take messages: relays and consumers.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -7,38 +7,42 @@ use nix::sys::signal::Signal;
 use serde::Serialize;
 use wormhole::{Blob, spawn};
 
-use crate::gift;
-use crate::inlet::{Arrived, Got, Inlets};
+use crate::assignment::Output;
+use crate::enclosed;
 use crate::ledger::{Count, ledger};
-use crate::me::{Me, Op, describe, is_out_of_fds};
 use crate::message::{Attached, Message, checksum};
-use crate::outlet::{Outlet, Sent};
-use crate::part::Output;
+use crate::receiving::{Arrived, Got, ReceivingEnds};
 use crate::sabotage::Sabotage;
+use crate::sending::{SendingEnd, Sent};
+use crate::this_process::{Op, ThisProcess, describe, is_out_of_fds};
 
 /// Passes on what comes. Says whether it went on to the end, rather than until nobody wanted it.
-pub(crate) fn relay(me: &mut Me, mut inlets: Inlets, outputs: Vec<Output>) -> bool {
-    let mut outlets: Vec<Outlet> = outputs.into_iter().map(Outlet::new).collect();
+pub(crate) fn relay(
+    this: &mut ThisProcess,
+    mut inputs: ReceivingEnds,
+    outputs: Vec<Output>,
+) -> bool {
+    let mut ends: Vec<SendingEnd> = outputs.into_iter().map(SendingEnd::new).collect();
     loop {
-        let mut arrived = match inlets.receive(me) {
+        let mut arrived = match inputs.receive(this) {
             Got::Message(arrived) => arrived,
             Got::Lost => continue,
             Got::Over => return true,
         };
-        if me.sabotages(Sabotage::Forget) {
+        if this.sabotages(Sabotage::Forget) {
             continue;
         }
         let beside = std::mem::take(&mut arrived.beside);
         let beside: Vec<BorrowedFd<'_>> = beside.iter().map(AsFd::as_fd).collect();
         loop {
-            if outlets.is_empty() {
+            if ends.is_empty() {
                 ledger().add(Count::Undeliverable, 1);
                 break;
             }
-            let index = me.random.index(outlets.len());
-            match outlets[index].send(me, &mut arrived.message, &beside) {
+            let index = this.random.index(ends.len());
+            match ends[index].send(this, &mut arrived.message, &beside) {
                 Sent::Done => break,
-                Sent::Over => drop(outlets.swap_remove(index)),
+                Sent::Over => drop(ends.swap_remove(index)),
                 Sent::Refused | Sent::NoMore => {
                     ledger().add(Count::Undeliverable, 1);
                     break;
@@ -46,31 +50,31 @@ pub(crate) fn relay(me: &mut Me, mut inlets: Inlets, outputs: Vec<Output>) -> bo
             }
         }
         arrived.finish();
-        if outlets.is_empty() {
+        if ends.is_empty() {
             return false;
         }
-        me.rest();
+        this.rest();
     }
 }
 
 /// Uses up what comes, to the end.
-pub(crate) fn consume(me: &mut Me, mut inlets: Inlets) {
+pub(crate) fn consume(this: &mut ThisProcess, mut ends: ReceivingEnds) {
     loop {
-        match inlets.receive(me) {
-            Got::Message(arrived) => use_up(me, *arrived),
+        match ends.receive(this) {
+            Got::Message(arrived) => use_up(this, *arrived),
             Got::Lost => {}
             Got::Over => return,
         }
-        me.rest();
+        this.rest();
     }
 }
 
-pub(crate) fn use_up(me: &mut Me, mut arrived: Arrived) {
-    if let Some(gift) = arrived.message.gift.take() {
-        gift::take(me, gift);
+pub(crate) fn use_up(this: &mut ThisProcess, mut arrived: Arrived) {
+    if let Some(enclosed) = arrived.message.enclosed.take() {
+        enclosed::take(this, enclosed);
     }
-    if arrived.message.blob.is_some() && me.random.chance(50) {
-        hand_to_a_child(me, &mut arrived.message);
+    if arrived.message.blob.is_some() && this.random.chance(50) {
+        hand_to_a_child(this, &mut arrived.message);
     }
     arrived.finish();
 }
@@ -84,11 +88,11 @@ struct Errand {
 
 /// Has a child process look at a blob. It must find the same, and must not keep anything of this process
 /// open, whatever happens to either.
-fn hand_to_a_child(me: &mut Me, message: &mut Message) {
+fn hand_to_a_child(this: &mut ThisProcess, message: &mut Message) {
     let Some(blob) = message.blob.take() else {
         return;
     };
-    me.doing(Op::Nested, None);
+    this.doing(Op::Nested, None);
     let files = std::mem::take(&mut message.files);
     let child = spawn(Errand { files, blob }, |errand: Errand| {
         let _ = set_pdeathsig(Signal::SIGKILL);
@@ -100,10 +104,10 @@ fn hand_to_a_child(me: &mut Me, message: &mut Message) {
             ledger().add(Count::Nested, 1);
             match child.join() {
                 Ok(found) if found == expected => {}
-                found => me.violation(format_args!("a child found {found:?}, not {expected:?}")),
+                found => this.violation(format_args!("a child found {found:?}, not {expected:?}")),
             }
         }
         Err(error) if is_out_of_fds(&error) => {}
-        Err(error) => me.violation(format_args!("a child: {}", describe(&error))),
+        Err(error) => this.violation(format_args!("a child: {}", describe(&error))),
     }
 }

@@ -12,13 +12,13 @@ use nix::sys::signal::{Signal, kill};
 use tempfile::TempDir;
 use wormhole::{Child, Sender, channel, select, spawn, spawn_command};
 
+use crate::assignment::Assignment;
 use crate::cli::Options;
 use crate::ledger::{Count, ROWS, ledger};
-use crate::part::Part;
-use crate::plan::{Plan, VETERANS};
-use crate::play::{minus, open_fds};
+use crate::plan::{Plan, WORKERS};
 use crate::procs::{children, own_memory, pid_of, reap_orphans};
 use crate::report::Report;
+use crate::run_assignment::{minus, open_fds};
 use crate::settle;
 use crate::supervisor::{Charge, supervise};
 use crate::verify::{Verdict, verify};
@@ -26,9 +26,9 @@ use crate::watch::{Flatness, dump, memory_of_all};
 
 /// A process that lives through all epochs.
 #[derive(Debug)]
-struct Veteran {
+struct Worker {
     program: Program,
-    parts: Sender<Part>,
+    assignments: Sender<Assignment>,
     flatness: Flatness,
 }
 
@@ -94,21 +94,21 @@ struct Driver<'a> {
     options: &'a Options,
     seed: u64,
     directory: TempDir,
-    veterans: Vec<Veteran>,
+    workers: Vec<Worker>,
     flatness: Flatness,
     report: Report,
 }
 
 impl<'a> Driver<'a> {
     fn new(options: &'a Options, seed: u64) -> anyhow::Result<Self> {
-        let mut veterans = Vec::new();
-        for _ in 0..VETERANS {
-            let (parts, rx) = channel().context("a channel for parts")?;
+        let mut workers = Vec::new();
+        for _ in 0..WORKERS {
+            let (assignments, rx) = channel().context("a channel for assignments")?;
             let mut command = Command::new("/proc/self/exe");
-            command.args(["--veteran-of", &ledger().path()]);
-            veterans.push(Veteran {
-                program: spawn_command(command, rx).context("start a veteran")?,
-                parts,
+            command.args(["--worker-of", &ledger().path()]);
+            workers.push(Worker {
+                program: spawn_command(command, rx).context("start a worker")?,
+                assignments,
                 flatness: Flatness::default(),
             });
         }
@@ -116,7 +116,7 @@ impl<'a> Driver<'a> {
             options,
             seed,
             directory: tempfile::tempdir().context("a directory for socket files")?,
-            veterans,
+            workers,
             flatness: Flatness::default(),
             report: Report::new(seed),
         })
@@ -153,7 +153,7 @@ impl<'a> Driver<'a> {
 
     fn start_supervisor(&self, epoch: u64, cluster: usize) -> anyhow::Result<Child<()>> {
         let row = ledger().next(Count::NextRow, ROWS).context("no row")?;
-        let veterans = self.veterans.iter();
+        let workers = self.workers.iter();
         let charge = Charge {
             seed: self.seed,
             epoch,
@@ -161,15 +161,15 @@ impl<'a> Driver<'a> {
             cluster,
             row,
             directory: self.directory.path().display().to_string(),
-            veterans: veterans
-                .map(|one| (one.program.id(), one.parts.clone()))
+            workers: workers
+                .map(|one| (one.program.id(), one.assignments.clone()))
                 .collect(),
             sabotage: self.options.sabotage,
         };
         spawn(charge, supervise).context("start a supervisor")
     }
 
-    /// Waits until all supervisors have ended. If that takes too long it says who waits for what, and ends them.
+    /// Waits until all supervisors have ended. If that takes too long it says which process waits for what, and ends them.
     fn watch(
         &mut self,
         plan: &Plan,
@@ -231,9 +231,9 @@ impl<'a> Driver<'a> {
     }
 
     fn own(&self, supervisors: &[Option<Child<()>>]) -> Vec<u32> {
-        let veterans = self.veterans.iter().map(|veteran| veteran.program.id());
+        let workers = self.workers.iter().map(|worker| worker.program.id());
         let supervisors = supervisors.iter().flatten().map(Child::pid);
-        veterans.chain(supervisors).collect()
+        workers.chain(supervisors).collect()
     }
 
     /// Ends everybody. Actors end with their supervisors.
@@ -242,11 +242,11 @@ impl<'a> Driver<'a> {
             let _ = child.kill();
             let _ = child.join();
         }
-        for veteran in &mut self.veterans {
-            let _ = veteran.program.kill();
-            let _ = veteran.program.wait();
+        for worker in &mut self.workers {
+            let _ = worker.program.kill();
+            let _ = worker.program.wait();
         }
-        self.veterans.clear();
+        self.workers.clear();
     }
 
     /// Checks that nothing is left of an epoch that has ended well.
@@ -278,18 +278,18 @@ impl<'a> Driver<'a> {
         let round = usize::try_from(self.report.epochs)? - 1;
         self.report
             .memory
-            .resize(1 + VETERANS, (String::new(), 0, 0));
+            .resize(1 + WORKERS, (String::new(), 0, 0));
         let mut all = vec![(
             "the driver".to_owned(),
             std::process::id(),
             &mut self.flatness,
         )];
-        for (number, veteran) in self.veterans.iter_mut().enumerate() {
-            if let Some(status) = veteran.program.try_wait()? {
-                violations.push(format!("veteran {number} has ended: {status}"));
+        for (number, worker) in self.workers.iter_mut().enumerate() {
+            if let Some(status) = worker.program.try_wait()? {
+                violations.push(format!("worker {number} has ended: {status}"));
             }
-            let name = format!("veteran {number}");
-            all.push((name, veteran.program.id(), &mut veteran.flatness));
+            let name = format!("worker {number}");
+            all.push((name, worker.program.id(), &mut worker.flatness));
         }
         for (slot, (name, pid, flatness)) in self.report.memory.iter_mut().zip(all) {
             let bytes = own_memory(pid);
@@ -303,13 +303,15 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
-    /// Lets the veterans go.
+    /// Lets the workers go.
     fn end(&mut self) {
-        for veteran in self.veterans.drain(..) {
-            let Veteran {
-                mut program, parts, ..
-            } = veteran;
-            drop(parts);
+        for worker in self.workers.drain(..) {
+            let Worker {
+                mut program,
+                assignments,
+                ..
+            } = worker;
+            drop(assignments);
             let _ = program.wait();
         }
     }

@@ -1,6 +1,6 @@
 //! The account: what every process has done, written down where its death does not reach.
 //!
-//! Each fact is a word of shared memory, written by the one who knows: a sender marks a message before it
+//! Each fact is a word of shared memory, written by the process that knows it: a sender marks a message before it
 //! tries to send it and after it knows how that went, a receiver when it has it, and when it is done
 //! with it. So what a killed process did is known but for the one operation that it was in.
 
@@ -24,7 +24,7 @@ pub(crate) const NUMBERS: usize = 16_384;
 /// How many processes, whatever their incarnations.
 pub(crate) const ACTORS: usize = 256;
 /// How many channels that are given away in messages.
-pub(crate) const GIFTS: usize = 65_536;
+pub(crate) const ENCLOSED: usize = 65_536;
 /// How many violations are written down. One is enough to fail.
 const VIOLATIONS: usize = 32;
 /// Words of each.
@@ -37,7 +37,7 @@ pub(crate) enum Count {
     Drains,
     NextRow,
     NextStream,
-    NextGift,
+    NextEnclosed,
     NextViolation,
     Bytes,
     Spilled,
@@ -143,7 +143,7 @@ pub(crate) mod entry {
 
 /// What is known of a channel that was given away in a message.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Gift {
+pub(crate) enum Enclosed {
     /// How many messages its sender has begun to send.
     Tried,
     /// How many sends have returned `Ok`.
@@ -156,8 +156,8 @@ const VIOLATIONS_AT: usize = COUNTS_AT + Count::Len as usize;
 const ROWS_AT: usize = VIOLATIONS_AT + VIOLATIONS * VIOLATION;
 const CHANNELS_AT: usize = ROWS_AT + ROWS * Row::Len as usize;
 const STREAMS_AT: usize = CHANNELS_AT + CHANNELS * Channel::Len as usize;
-const GIFTS_AT: usize = STREAMS_AT + STREAMS * Stream::Len as usize;
-const LAST_AT: usize = GIFTS_AT + GIFTS * Gift::Len as usize;
+const ENCLOSED_AT: usize = STREAMS_AT + STREAMS * Stream::Len as usize;
+const LAST_AT: usize = ENCLOSED_AT + ENCLOSED * Enclosed::Len as usize;
 const ENTRIES_AT: usize = LAST_AT + ACTORS * STREAMS;
 const LEN: usize = ENTRIES_AT + STREAMS * NUMBERS;
 
@@ -242,9 +242,9 @@ impl Ledger {
         self.word(STREAMS_AT + stream * Stream::Len as usize + field as usize)
     }
 
-    pub(crate) fn gift(&self, gift: usize, field: Gift) -> &AtomicU64 {
-        assert!(gift < GIFTS);
-        self.word(GIFTS_AT + gift * Gift::Len as usize + field as usize)
+    pub(crate) fn enclosed(&self, id: usize, field: Enclosed) -> &AtomicU64 {
+        assert!(id < ENCLOSED);
+        self.word(ENCLOSED_AT + id * Enclosed::Len as usize + field as usize)
     }
 
     /// The number after the last that an actor has received of a stream, in whatever incarnation.

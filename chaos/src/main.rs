@@ -1,36 +1,36 @@
 //! Soaks wormhole: dozens of real processes in random topologies, random faults, and an exact account of every
 //! message. README.md says how to run it and what it checks.
 //!
-//! A run is a row of epochs. `plan` makes of the seed what happens in one; `driver` starts its supervisors;
-//! a `supervisor` starts actors, which `play` their parts (`producer`, `consumer`, `hall`), and lets faults
-//! befall them. All of them write down in the `ledger` what they do, through `outlet`, `inlet` and `gift`, and
-//! `verify` draws up the account.
+//! A run is a row of epochs. `plan` derives from the seed what happens in one; `driver` starts its supervisors;
+//! a `supervisor` starts actors, each of which gets an `assignment` and carries it out in `run_assignment`
+//! (`producer`, `consumer`, `host`), and injects faults. All of them note in the `ledger` what they do, through
+//! `sending`, `receiving` and `enclosed`, and `verify` draws up the account.
 
+mod actor_process;
+mod assignment;
 mod cli;
 mod consumer;
-mod crew;
 mod driver;
-mod gift;
-mod hall;
-mod inlet;
+mod enclosed;
+mod host;
 mod ledger;
-mod me;
 mod message;
-mod outlet;
-mod part;
 mod plan;
-mod play;
 mod procs;
 mod producer;
 mod random;
+mod receiving;
 mod report;
+mod run_assignment;
 mod sabotage;
+mod sending;
 mod shared;
 mod supervisor;
+mod this_process;
 mod ticks;
 mod verify;
-mod veteran;
 mod watch;
+mod worker;
 
 use std::process::ExitCode;
 
@@ -38,16 +38,16 @@ use clap::Parser;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 
+use crate::assignment::Assignment;
 use crate::cli::Options;
 use crate::ledger::ledger;
-use crate::part::Part;
 
 fn main() -> ExitCode {
     let options = Options::parse();
     let done = if let Some(path) = &options.actor_of {
         ledger::open(path).and_then(|()| actor())
-    } else if let Some(path) = &options.veteran_of {
-        ledger::open(path).and_then(|()| veteran::serve())
+    } else if let Some(path) = &options.worker_of {
+        ledger::open(path).and_then(|()| worker::serve())
     } else {
         ledger::create().and_then(|()| driver::run(&options))
     };
@@ -60,10 +60,10 @@ fn main() -> ExitCode {
     }
 }
 
-/// One part, and no more.
+/// Carries out one assignment.
 fn actor() -> anyhow::Result<ExitCode> {
     settle()?;
-    play::play(wormhole::inherit::<Part>()?, None);
+    run_assignment::run_assignment(wormhole::inherit::<Assignment>()?, None);
     Ok(ExitCode::SUCCESS)
 }
 

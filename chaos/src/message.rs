@@ -28,7 +28,7 @@ pub(crate) struct Message {
     pub(crate) beside: Vec<u64>,
     pub(crate) blob: Option<Blob>,
     pub(crate) blob_sum: u64,
-    pub(crate) gift: Option<Gift>,
+    pub(crate) enclosed: Option<Enclosed>,
     pub(crate) sum: u64,
 }
 
@@ -38,30 +38,30 @@ pub(crate) struct Attached(#[serde(with = "wormhole::fd")] pub(crate) File);
 
 /// An end of another channel, given away. Through that channel go `count` numbers.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) enum Gift {
-    /// Whoever gets it answers.
+pub(crate) enum Enclosed {
+    /// Its receiver answers.
     Reply {
-        gift: u32,
+        id: u32,
         count: u32,
         answer: Sender<u64>,
     },
-    /// Whoever gets it listens.
+    /// Its receiver listens.
     Feed {
-        gift: u32,
+        id: u32,
         count: u32,
         items: Receiver<u64>,
     },
-    /// Whoever gets it takes one item at a time from a full channel, and each time waits until there is another.
+    /// Its receiver takes one item at a time from a full channel, and each time waits until there is another.
     Lockstep {
-        gift: u32,
+        id: u32,
         items: Receiver<u64>,
         notes: Receiver<()>,
     },
 }
 
-/// The number at a place in the channel of a gift.
-pub(crate) fn item(gift: u32, place: u32) -> u64 {
-    Random::of(&[u64::from(gift), u64::from(place)]).next()
+/// The number at a place in an enclosed channel.
+pub(crate) fn item(id: u32, place: u32) -> u64 {
+    Random::of(&[u64::from(id), u64::from(place)]).next()
 }
 
 impl Message {
@@ -79,7 +79,7 @@ impl Message {
             beside: Vec::new(),
             blob: None,
             blob_sum: 0,
-            gift: None,
+            enclosed: None,
             sum: 0,
         }
     }
@@ -100,15 +100,15 @@ impl Message {
             list.iter().for_each(|&tag| sum.add(tag));
         }
         sum.add(self.blob_sum);
-        match &self.gift {
+        match &self.enclosed {
             None => sum.add(0),
-            Some(Gift::Reply { gift, count, .. }) => {
-                sum.add(u64::from(*gift) << 32 | u64::from(*count))
+            Some(Enclosed::Reply { id, count, .. }) => {
+                sum.add(u64::from(*id) << 32 | u64::from(*count))
             }
-            Some(Gift::Feed { gift, count, .. }) => {
-                sum.add(!(u64::from(*gift) << 32 | u64::from(*count)))
+            Some(Enclosed::Feed { id, count, .. }) => {
+                sum.add(!(u64::from(*id) << 32 | u64::from(*count)))
             }
-            Some(Gift::Lockstep { gift, .. }) => sum.add(u64::from(*gift)),
+            Some(Enclosed::Lockstep { id, .. }) => sum.add(u64::from(*id)),
         }
         sum.add_bytes(self.text.as_bytes());
         sum.0
@@ -146,10 +146,10 @@ impl Message {
     pub(crate) fn fields(&self) -> usize {
         self.files.len()
             + usize::from(self.blob.is_some())
-            + match &self.gift {
+            + match &self.enclosed {
                 None => 0,
-                Some(Gift::Reply { .. } | Gift::Feed { .. }) => 1,
-                Some(Gift::Lockstep { .. }) => 2,
+                Some(Enclosed::Reply { .. } | Enclosed::Feed { .. }) => 1,
+                Some(Enclosed::Lockstep { .. }) => 2,
             }
     }
 

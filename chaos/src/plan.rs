@@ -1,4 +1,4 @@
-//! What happens in an epoch, all of it determined by the seed: who there is, who talks to whom, and which
+//! What happens in an epoch, all of it determined by the seed: which actors there are, which talk to which, and which
 //! faults befall whom and when.
 
 use std::time::Duration;
@@ -23,10 +23,10 @@ pub(crate) struct Plan {
 pub(crate) enum Kind {
     /// The supervisor keeps copies of both ends until the drain, for those that it starts again.
     Kept,
-    /// Only those who use it have it: it dies with them.
+    /// Only the actors that use it have it: it dies with them.
     Mortal,
     /// A listener, to which each sender connects anew.
-    Hall,
+    Listener,
 }
 
 #[derive(Debug, PartialEq)]
@@ -35,7 +35,7 @@ pub(crate) struct ChannelPlan {
     pub(crate) kind: Kind,
     /// The size of its buffer, if not the default.
     pub(crate) buffer: Option<usize>,
-    /// Whether its ends wait awake.
+    /// Whether its ends spin.
     pub(crate) spins: bool,
     /// Whether messages have descriptors that no field claims.
     pub(crate) beside: bool,
@@ -58,9 +58,9 @@ pub(crate) enum Role {
     Producer,
     Relay,
     Consumer,
-    /// Connects to a hall.
+    /// Connects to an address.
     Client,
-    /// Listens in a hall.
+    /// Listens at an address.
     Host,
 }
 
@@ -73,8 +73,8 @@ pub(crate) enum How {
     Abandon,
     /// `wormhole::spawn_command`.
     Command,
-    /// A process that outlives the epochs gets its part in a message.
-    Veteran(usize),
+    /// A process that outlives the epochs gets its assignment in a message.
+    Worker(usize),
 }
 
 #[derive(Debug, PartialEq)]
@@ -108,7 +108,7 @@ pub(crate) struct Fault {
 }
 
 /// How many processes live through all epochs.
-pub(crate) const VETERANS: usize = 3;
+pub(crate) const WORKERS: usize = 3;
 
 impl Plan {
     pub(crate) fn new(seed: u64, epoch: u64, duration: Duration) -> Self {
@@ -127,7 +127,7 @@ impl Plan {
                 plan.add_hall(cluster, &mut random);
             }
         }
-        plan.appoint_veterans(&mut random);
+        plan.appoint_workers(&mut random);
         plan.add_faults(clusters, &mut random);
         plan
     }
@@ -148,7 +148,7 @@ impl Plan {
                 _ if layer + 1 == layers => Role::Consumer,
                 _ => Role::Relay,
             };
-            let crew: Vec<usize> = (0..=random.index(4) + usize::from(layer == 0))
+            let layer_actors: Vec<usize> = (0..=random.index(4) + usize::from(layer == 0))
                 .map(|_| self.add_actor(cluster, role, random))
                 .collect();
             if layer > 0 {
@@ -157,9 +157,9 @@ impl Plan {
                     .map(|_| self.add_channel(cluster, beside, random))
                     .collect();
                 self.connect(&above, &between, random, |actor| &mut actor.outputs);
-                self.connect(&crew, &between, random, |actor| &mut actor.inputs);
+                self.connect(&layer_actors, &between, random, |actor| &mut actor.inputs);
             }
-            above = crew;
+            above = layer_actors;
         }
     }
 
@@ -191,14 +191,14 @@ impl Plan {
         let channel = self.channels.len();
         self.channels.push(ChannelPlan {
             cluster,
-            kind: Kind::Hall,
+            kind: Kind::Listener,
             buffer: None,
             spins: true,
             beside: false,
         });
         let host = self.add_actor(cluster, Role::Host, random);
         self.actors[host].inputs.push(channel);
-        self.actors[host].spare_fds = None; // it would refuse clients for ever
+        self.actors[host].spare_fds = None; // it would refuse clients forever
         for _ in 0..=random.index(4) {
             let client = self.add_actor(cluster, Role::Client, random);
             self.actors[client].outputs.push(channel);
@@ -249,21 +249,21 @@ impl Plan {
         self.actors.len() - 1
     }
 
-    /// Gives some parts to the processes that live on.
-    fn appoint_veterans(&mut self, random: &mut Random) {
-        for veteran in 0..VETERANS {
+    /// Gives some assignments to the processes that live on.
+    fn appoint_workers(&mut self, random: &mut Random) {
+        for worker in 0..WORKERS {
             let actor = random.index(self.actors.len());
             let actor = &mut self.actors[actor];
-            // A limit of descriptors would outlive the part.
-            if !matches!(actor.how, How::Veteran(_)) {
-                actor.how = How::Veteran(veteran);
+            // A limit of descriptors would outlive the assignment.
+            if !matches!(actor.how, How::Worker(_)) {
+                actor.how = How::Worker(worker);
                 actor.spare_fds = None;
             }
         }
     }
 
     fn add_faults(&mut self, clusters: usize, random: &mut Random) {
-        // Who uses a channel that nobody keeps cannot be given its ends again.
+        // An actor that uses a channel whose ends nobody keeps cannot be given them again.
         for actor in &mut self.actors {
             let mut all = actor.inputs.iter().chain(&actor.outputs);
             actor.restarts &= all.all(|&channel| self.channels[channel].kind != Kind::Mortal);
@@ -285,7 +285,7 @@ impl Plan {
             // The handle of one is gone, and the other is needed again.
             let spared = match self.actors[fault.actor].how {
                 How::Abandon => true,
-                How::Veteran(_) => fault.stop.is_none(),
+                How::Worker(_) => fault.stop.is_none(),
                 How::Spawn | How::Command => false,
             };
             if !spared {
@@ -336,15 +336,15 @@ mod tests {
                 let sends = |actor: &ActorPlan| actor.outputs.contains(&channel);
                 assert!(plan.actors.iter().any(receives) && plan.actors.iter().any(sends));
             }
-            let veterans = plan.actors.iter().filter_map(|actor| match actor.how {
-                How::Veteran(number) => Some(number),
+            let workers = plan.actors.iter().filter_map(|actor| match actor.how {
+                How::Worker(number) => Some(number),
                 _ => None,
             });
-            let mut veterans: Vec<usize> = veterans.collect();
-            let parts = veterans.len();
-            veterans.sort();
-            veterans.dedup();
-            assert_eq!(veterans.len(), parts);
+            let mut workers: Vec<usize> = workers.collect();
+            let assignments = workers.len();
+            workers.sort();
+            workers.dedup();
+            assert_eq!(workers.len(), assignments);
         }
     }
 }

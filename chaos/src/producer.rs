@@ -1,4 +1,4 @@
-//! Who makes messages: producers, and the clients of halls.
+//! The actors that make messages: producers, and the clients of listeners.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use wormhole::{Blob, Error, Sender};
 
-use crate::gift::{self, Promise};
+use crate::assignment::{Address, Output};
+use crate::enclosed::{self, Promise};
 use crate::ledger::{Count, ledger};
-use crate::me::{Me, Op, describe, is_out_of_fds};
 use crate::message::{Attached, Message, checksum, tagged, text};
-use crate::outlet::{Outlet, Sent};
-use crate::part::{Hall, Output};
 use crate::plan::DEFAULT_PACKET;
+use crate::sending::{SendingEnd, Sent};
+use crate::this_process::{Op, ThisProcess, describe, is_out_of_fds};
 
 /// How many replies a producer waits for at the same time.
 const REPLIES: usize = 3;
@@ -29,10 +29,10 @@ pub(crate) struct Supplies {
 }
 
 impl Supplies {
-    pub(crate) fn new(me: &mut Me) -> anyhow::Result<Self> {
+    pub(crate) fn new(this: &mut ThisProcess) -> anyhow::Result<Self> {
         let mut files = Vec::new();
         for index in 0..6 {
-            let tag = (me.row as u64) << 8 | index;
+            let tag = (this.row as u64) << 8 | index;
             files.push((tag, tagged(tag)?));
         }
         Ok(Supplies {
@@ -43,8 +43,8 @@ impl Supplies {
     }
 
     /// Makes a message that may have anything in it.
-    fn message(&mut self, me: &mut Me) -> (Message, Option<Promise>) {
-        let random = &mut me.random;
+    fn message(&mut self, this: &mut ThisProcess) -> (Message, Option<Promise>) {
+        let random = &mut this.random;
         let len = match random.below(1000) {
             0..700 => random.below(200),
             700..920 => random.below(4000),
@@ -62,27 +62,27 @@ impl Supplies {
             message.real = -0.0;
         }
         if random.chance(60) {
-            self.attach(me, &mut message);
+            self.attach(this, &mut message);
         }
-        if me.random.chance(30) {
-            self.add_blob(me, &mut message);
+        if this.random.chance(30) {
+            self.add_blob(this, &mut message);
         }
-        if me.random.chance(40) {
-            if let Some((gift, promise)) = gift::make(me) {
-                message.gift = Some(gift);
+        if this.random.chance(40) {
+            if let Some((enclosed, promise)) = enclosed::make(this) {
+                message.enclosed = Some(enclosed);
                 return (message, Some(promise));
             }
         }
         (message, None)
     }
 
-    fn attach(&self, me: &mut Me, message: &mut Message) {
-        let count = match me.random.below(50) {
+    fn attach(&self, this: &mut ThisProcess, message: &mut Message) {
+        let count = match this.random.below(50) {
             0 => 200,
-            _ => me.random.between(1, 6),
+            _ => this.random.between(1, 6),
         };
         for _ in 0..count {
-            let (tag, file) = &self.files[me.random.index(self.files.len())];
+            let (tag, file) = &self.files[this.random.index(self.files.len())];
             match file.try_clone() {
                 Ok(file) => {
                     message.tags.push(*tag);
@@ -93,16 +93,16 @@ impl Supplies {
         }
     }
 
-    fn add_blob(&mut self, me: &mut Me, message: &mut Message) {
-        if self.blob.is_none() || me.random.chance(200) {
-            let len = 1 << me.random.between(0, 19);
-            let mut bytes = text(&mut me.random, len).into_bytes();
+    fn add_blob(&mut self, this: &mut ThisProcess, message: &mut Message) {
+        if self.blob.is_none() || this.random.chance(200) {
+            let len = 1 << this.random.between(0, 19);
+            let mut bytes = text(&mut this.random, len).into_bytes();
             bytes.truncate(len);
             self.blob = match Blob::from_bytes(&bytes) {
                 Ok(blob) => Some((blob, checksum(&bytes))),
                 Err(error) => {
                     if !is_out_of_fds(&error) {
-                        me.violation(format_args!("a new blob: {}", describe(&error)));
+                        this.violation(format_args!("a new blob: {}", describe(&error)));
                     }
                     None
                 }
@@ -115,98 +115,102 @@ impl Supplies {
     }
 
     /// Makes a message and sends it, with all that belongs to it.
-    fn send(&mut self, me: &mut Me, outlet: &mut Outlet) -> Sent {
-        let (mut message, promise) = self.message(me);
+    fn send(&mut self, this: &mut ThisProcess, end: &mut SendingEnd) -> Sent {
+        let (mut message, promise) = self.message(this);
         let mut beside: Vec<BorrowedFd<'_>> = Vec::new();
-        if outlet.beside && me.random.chance(200) {
-            for _ in 0..me.random.between(1, 4) {
-                let (tag, file) = &self.files[me.random.index(self.files.len())];
+        if end.beside && this.random.chance(200) {
+            for _ in 0..this.random.between(1, 4) {
+                let (tag, file) = &self.files[this.random.index(self.files.len())];
                 message.beside.push(*tag);
                 beside.push(file.as_fd());
             }
         }
-        let sent = outlet.send(me, &mut message, &beside);
+        let sent = end.send(this, &mut message, &beside);
         drop(message); // and with it the copy of the end that was given away
         match promise {
             Some(promise @ Promise::Reply { .. }) => self.replies.push_back(promise),
-            Some(promise) if sent == Sent::Done => gift::keep(me, promise),
+            Some(promise) if sent == Sent::Done => enclosed::keep(this, promise),
             _ => {}
         }
         if self.replies.len() > REPLIES {
-            self.collect(me);
+            self.collect(this);
         }
         sent
     }
 
     /// Waits for the oldest reply.
-    fn collect(&mut self, me: &mut Me) {
+    fn collect(&mut self, this: &mut ThisProcess) {
         if let Some(promise) = self.replies.pop_front() {
-            gift::keep(me, promise);
+            enclosed::keep(this, promise);
         }
     }
 
-    fn collect_all(&mut self, me: &mut Me) {
+    fn collect_all(&mut self, this: &mut ThisProcess) {
         while !self.replies.is_empty() {
-            self.collect(me);
+            self.collect(this);
         }
     }
 }
 
 /// Sends until it is told to stop, or nobody is left to receive. Says whether it was the former.
-pub(crate) fn produce(me: &mut Me, outputs: Vec<Output>, mut supplies: Supplies) -> bool {
-    let mut outlets: Vec<Outlet> = outputs.into_iter().map(Outlet::new).collect();
-    while !ledger().drains() && !outlets.is_empty() {
-        let index = me.random.index(outlets.len());
-        match supplies.send(me, &mut outlets[index]) {
+pub(crate) fn produce(
+    this: &mut ThisProcess,
+    outputs: Vec<Output>,
+    mut supplies: Supplies,
+) -> bool {
+    let mut ends: Vec<SendingEnd> = outputs.into_iter().map(SendingEnd::new).collect();
+    while !ledger().drains() && !ends.is_empty() {
+        let index = this.random.index(ends.len());
+        match supplies.send(this, &mut ends[index]) {
             Sent::Done => {}
-            Sent::Over => drop(outlets.swap_remove(index)),
+            Sent::Over => drop(ends.swap_remove(index)),
             Sent::Refused => thread::sleep(Duration::from_millis(1)),
             Sent::NoMore => break,
         }
-        me.rest();
+        this.rest();
     }
-    let told = !outlets.is_empty();
-    drop(outlets);
-    supplies.collect_all(me);
+    let told = !ends.is_empty();
+    drop(ends);
+    supplies.collect_all(this);
     told
 }
 
-/// Connects to a hall again and again, and sends something each time.
-pub(crate) fn visit(me: &mut Me, hall: Hall, mut supplies: Supplies) {
+/// Connects to an address again and again, and sends something each time.
+pub(crate) fn visit(this: &mut ThisProcess, address: Address, mut supplies: Supplies) {
     while !ledger().drains() {
-        let Some(tx) = connect(me, &hall) else {
+        let Some(tx) = connect(this, &address) else {
             thread::sleep(Duration::from_millis(2));
             continue;
         };
         ledger().add(Count::Connections, 1);
-        let mut outlet = Outlet::new(Output {
-            channel: hall.channel,
+        let mut end = SendingEnd::new(Output {
+            channel: address.channel,
             beside: false,
             packet: DEFAULT_PACKET,
             tx,
         });
-        for _ in 0..me.random.between(1, 100) {
-            if ledger().drains() || outlet.is_almost_full() {
+        for _ in 0..this.random.between(1, 100) {
+            if ledger().drains() || end.is_almost_full() {
                 break;
             }
-            match supplies.send(me, &mut outlet) {
+            match supplies.send(this, &mut end) {
                 Sent::Done | Sent::Refused => {}
                 Sent::Over => break,
                 Sent::NoMore => return,
             }
-            me.rest();
+            this.rest();
         }
-        drop(outlet);
-        supplies.collect_all(me);
+        drop(end);
+        supplies.collect_all(this);
     }
 }
 
-fn connect(me: &mut Me, hall: &Hall) -> Option<Sender<Message>> {
-    me.doing(Op::Connect, Some(hall.channel as usize));
-    let timeout = Duration::from_millis(me.random.below(20));
-    let connected = match me.random.below(2) {
-        0 => Sender::connect(&hall.path),
-        _ => Sender::connect_timeout(&hall.path, timeout),
+fn connect(this: &mut ThisProcess, address: &Address) -> Option<Sender<Message>> {
+    this.doing(Op::Connect, Some(address.channel as usize));
+    let timeout = Duration::from_millis(this.random.below(20));
+    let connected = match this.random.below(2) {
+        0 => Sender::connect(&address.path),
+        _ => Sender::connect_timeout(&address.path, timeout),
     };
     match connected {
         Ok(tx) => Some(tx),
@@ -219,8 +223,8 @@ fn connect(me: &mut Me, hall: &Hall) -> Option<Sender<Message>> {
         }
         Err(error) if is_out_of_fds(&error) => None,
         Err(error) => {
-            let (path, error) = (hall.path.escape_debug(), describe(&error));
-            me.violation(format_args!("connect to {path}: {error}"));
+            let (path, error) = (address.path.escape_debug(), describe(&error));
+            this.violation(format_args!("connect to {path}: {error}"));
             None
         }
     }

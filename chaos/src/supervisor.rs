@@ -14,16 +14,16 @@ use nix::sys::signal::Signal;
 use serde::Serialize;
 use wormhole::{Error, Options, Receiver, Select, Sender, spawn, spawn_command};
 
-use crate::crew::{Handle, Running};
+use crate::actor_process::{ActorProcess, Handle};
+use crate::assignment::{Address, Assignment, Input, Output, Presence};
 use crate::ledger::{self, Count, ROWS, Row, ended, ledger};
-use crate::me::{Me, Op, describe};
 use crate::message::Message;
-use crate::part::{Hall, Input, Output, Part, Presence};
 use crate::plan::{How, Kind, Plan, Role};
-use crate::play::{minus, open_fds, play};
 use crate::procs::children_are_gone;
 use crate::random::Random;
+use crate::run_assignment::{minus, open_fds, run_assignment};
 use crate::sabotage::Sabotage;
+use crate::this_process::{Op, ThisProcess, describe};
 
 /// What a supervisor is given.
 #[derive(Debug, Serialize)]
@@ -35,8 +35,8 @@ pub(crate) struct Charge {
     pub(crate) row: usize,
     /// Where socket files go.
     pub(crate) directory: String,
-    /// The processes that live on: their ids, and how to give them a part.
-    pub(crate) veterans: Vec<(u32, Sender<Part>)>,
+    /// The processes that live on: their ids, and the channels of their assignments.
+    pub(crate) workers: Vec<(u32, Sender<Assignment>)>,
     pub(crate) sabotage: Option<Sabotage>,
 }
 
@@ -45,7 +45,7 @@ pub(crate) fn supervise(charge: Charge) {
     let _ = set_pdeathsig(Signal::SIGKILL);
     let pid = ledger().row(charge.row, Row::Pid);
     pid.store(u64::from(std::process::id()), Ordering::SeqCst);
-    let me = Me {
+    let this = ThisProcess {
         row: charge.row,
         actor: ledger::ACTORS,
         random: Random::of(&[charge.seed, charge.row as u64]),
@@ -53,13 +53,13 @@ pub(crate) fn supervise(charge: Charge) {
         sabotage: charge.sabotage,
     };
     let mut expected = open_fds();
-    for (_, veteran) in &charge.veterans {
-        expected.remove(&veteran.as_fd().as_raw_fd());
+    for (_, worker) in &charge.workers {
+        expected.remove(&worker.as_fd().as_raw_fd());
     }
     let mut supervisor = Supervisor {
         plan: Plan::new(charge.seed, charge.epoch, charge.duration),
         charge,
-        me,
+        this,
         ends: HashMap::new(),
         presences: HashMap::new(),
         running: Vec::new(),
@@ -68,35 +68,35 @@ pub(crate) fn supervise(charge: Charge) {
     };
     if let Err(error) = supervisor.run() {
         supervisor
-            .me
+            .this
             .violation(format_args!("supervisor: {error:#}"));
     }
-    let me = Me {
+    let this = ThisProcess {
         random: Random::of(&[0]),
-        ..supervisor.me
+        ..supervisor.this
     };
     drop(supervisor.charge);
     drop((supervisor.ends, supervisor.presences, supervisor.running));
     let open = open_fds();
     if open != expected {
         let (more, fewer) = (minus(&open, &expected), minus(&expected, &open));
-        me.violation(format_args!(
+        this.violation(format_args!(
             "supervisor left open: {more:?}, closed: {fewer:?}"
         ));
     }
-    let end = ledger().row(me.row, Row::End);
+    let end = ledger().row(this.row, Row::End);
     end.store(ended::WELL, Ordering::SeqCst);
 }
 
 struct Supervisor {
     charge: Charge,
     plan: Plan,
-    me: Me,
+    this: ThisProcess,
     /// Both ends of the channels that it keeps, or has not given away yet.
     ends: HashMap<usize, (Sender<Message>, Receiver<Message>)>,
-    /// By hall.
+    /// By channel, for listeners.
     presences: HashMap<usize, (Sender<()>, Receiver<()>)>,
-    running: Vec<Running>,
+    running: Vec<ActorProcess>,
     start: Instant,
     /// How many of the plan's faults have been seen to.
     faults: usize,
@@ -104,13 +104,13 @@ struct Supervisor {
 
 impl Supervisor {
     fn run(&mut self) -> anyhow::Result<()> {
-        self.me.doing(Op::Supervise, None);
+        self.this.doing(Op::Supervise, None);
         self.make_channels()?;
         let mut cast: Vec<usize> = (0..self.plan.actors.len())
             .filter(|&actor| self.plan.actors[actor].cluster == self.charge.cluster)
             .collect();
         for index in (1..cast.len()).rev() {
-            cast.swap(index, self.me.random.index(index + 1));
+            cast.swap(index, self.this.random.index(index + 1));
         }
         for actor in cast {
             self.start(actor)?;
@@ -120,7 +120,7 @@ impl Supervisor {
         while self.start.elapsed() < self.plan.duration {
             self.step(false)?;
         }
-        self.me.doing(Op::Drain, None);
+        self.this.doing(Op::Drain, None);
         self.let_go();
         while !self.running.is_empty() {
             self.step(true)?;
@@ -133,7 +133,7 @@ impl Supervisor {
             if plan.cluster != self.charge.cluster {
                 continue;
             }
-            if plan.kind == Kind::Hall {
+            if plan.kind == Kind::Listener {
                 let presence = wormhole::channel().context("a channel for presence")?;
                 self.presences.insert(index, presence);
                 continue;
@@ -163,8 +163,8 @@ impl Supervisor {
         number.store(actor as u64 + 1, Ordering::SeqCst);
         let mut patience = 5000;
         let handle = loop {
-            let part = self.part(actor, row)?;
-            match self.hand_out(part, self.plan.actors[actor].how) {
+            let assignment = self.assignment(actor, row)?;
+            match self.hand_out(assignment, self.plan.actors[actor].how) {
                 Err(Error::TooManyFdsInFlight) if patience > 0 => {
                     patience -= 1;
                     thread::sleep(Duration::from_millis(1));
@@ -173,45 +173,45 @@ impl Supervisor {
             }
         };
         ledger().add(Count::Spawned, 1);
-        self.running.push(Running::new(actor, row, handle));
+        self.running.push(ActorProcess::new(actor, row, handle));
         Ok(())
     }
 
-    /// Starts a process with this part, or gives it to one that runs.
-    fn hand_out(&self, part: Part, how: How) -> wormhole::Result<Handle> {
-        let play = |part| {
+    /// Starts a process with this assignment, or gives it to one that runs.
+    fn hand_out(&self, assignment: Assignment, how: How) -> wormhole::Result<Handle> {
+        let run = |assignment| {
             let _ = set_pdeathsig(Signal::SIGKILL);
-            play(part, None);
+            run_assignment(assignment, None);
         };
         Ok(match how {
-            How::Spawn => Handle::Child(spawn(part, play)?),
+            How::Spawn => Handle::Child(spawn(assignment, run)?),
             How::Abandon => {
-                drop(spawn(part, play)?);
+                drop(spawn(assignment, run)?);
                 Handle::Abandoned
             }
             How::Command => {
                 let mut command = Command::new("/proc/self/exe");
                 command.args(["--actor-of", &ledger().path()]);
-                Handle::Program(spawn_command(command, part)?)
+                Handle::Program(spawn_command(command, assignment)?)
             }
-            How::Veteran(number) => {
-                let (pid, veteran) = &self.charge.veterans[number];
-                veteran.send(part)?;
-                Handle::Veteran(*pid)
+            How::Worker(number) => {
+                let (pid, worker) = &self.charge.workers[number];
+                worker.send(assignment)?;
+                Handle::Worker(*pid)
             }
         })
     }
 
-    fn part(&self, actor: usize, row: usize) -> anyhow::Result<Part> {
+    fn assignment(&self, actor: usize, row: usize) -> anyhow::Result<Assignment> {
         let plan = &self.plan.actors[actor];
-        let mut part = Part {
+        let mut assignment = Assignment {
             row: u32::try_from(row)?,
             actor: u32::try_from(actor)?,
             seed: self.charge.seed ^ self.charge.epoch.rotate_left(32),
             role: plan.role,
             inputs: Vec::new(),
             outputs: Vec::new(),
-            hall: None,
+            address: None,
             pause: plan.pause,
             spare_fds: plan.spare_fds,
             set: plan.set,
@@ -220,7 +220,7 @@ impl Supervisor {
         };
         for &channel in plan.inputs.iter().chain(&plan.outputs) {
             if let Some((client, host)) = self.presences.get(&channel) {
-                part.hall = Some(Hall {
+                assignment.address = Some(Address {
                     channel: u32::try_from(channel)?,
                     path: self.path(channel),
                     presence: match plan.role {
@@ -232,7 +232,7 @@ impl Supervisor {
         }
         for &channel in &plan.inputs {
             if let Some((_, rx)) = self.ends.get(&channel) {
-                part.inputs.push(Input {
+                assignment.inputs.push(Input {
                     channel: u32::try_from(channel)?,
                     beside: self.plan.channels[channel].beside,
                     rx: rx.clone(),
@@ -241,7 +241,7 @@ impl Supervisor {
         }
         for &channel in &plan.outputs {
             if let Some((tx, _)) = self.ends.get(&channel) {
-                part.outputs.push(Output {
+                assignment.outputs.push(Output {
                     channel: u32::try_from(channel)?,
                     beside: self.plan.channels[channel].beside,
                     packet: self.plan.channels[channel].packet(),
@@ -249,10 +249,10 @@ impl Supervisor {
                 });
             }
         }
-        Ok(part)
+        Ok(assignment)
     }
 
-    /// The name of a hall: a path, or an abstract one.
+    /// The address of a listener: a path, or an abstract one.
     fn path(&self, channel: usize) -> String {
         let (epoch, directory) = (self.charge.epoch, &self.charge.directory);
         match channel % 2 {
@@ -261,7 +261,7 @@ impl Supervisor {
         }
     }
 
-    /// Does what is due, waits a little, and sees who has ended.
+    /// Does what is due, waits a little, and sees which actors have ended.
     fn step(&mut self, drains: bool) -> anyhow::Result<()> {
         let elapsed = self.start.elapsed();
         while let Some(fault) = self.plan.faults.get(self.faults) {
@@ -284,7 +284,7 @@ impl Supervisor {
         }
         self.wait(Duration::from_millis(10));
         for index in (0..self.running.len()).rev() {
-            if !self.running[index].has_ended(&self.me)? {
+            if !self.running[index].has_ended(&self.this)? {
                 continue;
             }
             let running = self.running.swap_remove(index);
@@ -299,7 +299,11 @@ impl Supervisor {
 
     /// Waits until some child has ended, but not for long.
     fn wait(&self, timeout: Duration) {
-        let children: Vec<_> = self.running.iter().filter_map(Running::as_child).collect();
+        let children: Vec<_> = self
+            .running
+            .iter()
+            .filter_map(ActorProcess::as_child)
+            .collect();
         let mut select = Select::new();
         for child in children {
             select.ready(child);
@@ -308,7 +312,7 @@ impl Supervisor {
             Ok(_) | Err(Error::TimedOut { .. }) => {}
             Err(error) => {
                 let error = describe(&error);
-                self.me
+                self.this
                     .violation(format_args!("wait for children: {error}"));
             }
         }

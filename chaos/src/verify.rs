@@ -179,7 +179,7 @@ fn examine(
 /// Whether some receiver came to the end of a channel, or of a connection, so that nothing may be left in it.
 fn saw_the_end(plan: &Plan, index: usize, to: usize) -> bool {
     match plan.channels[to].kind {
-        Kind::Hall => stream(index, Stream::EndSeen) != 0,
+        Kind::Listener => stream(index, Stream::EndSeen) != 0,
         Kind::Kept | Kind::Mortal => channel(to, Channel::EndSeen) != 0,
     }
 }
@@ -194,8 +194,8 @@ fn may_die_in_queue(plan: &Plan, index: usize, to: usize) -> bool {
     let mut readers =
         (0..plan.actors.len()).filter(|&actor| plan.actors[actor].inputs.contains(&to));
     match (plan.channels[to].kind, stream(index, Stream::Acceptor)) {
-        (Kind::Hall, 0) => readers.any(|actor| incarnations(actor).any(is_dead)),
-        (Kind::Hall, acceptor) => is_dead(as_index(acceptor) - 1),
+        (Kind::Listener, 0) => readers.any(|actor| incarnations(actor).any(is_dead)),
+        (Kind::Listener, acceptor) => is_dead(as_index(acceptor) - 1),
         // Only the last incarnation: before that, others came after.
         _ => readers.all(|actor| incarnations(actor).next_back().is_none_or(is_dead)),
     }

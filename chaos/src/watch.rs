@@ -1,18 +1,18 @@
-//! What is looked at from outside while an epoch runs: memory, and who waits where when it takes too long.
+//! What is watched from outside while an epoch runs: memory, and which process waits where when it takes too long.
 
 use std::fmt::Write;
 use std::sync::atomic::Ordering;
 
 use crate::ledger::{self, Count, ROWS, Row, STREAMS, Stream, as_index, ledger, now};
-use crate::me::read_doing;
 use crate::plan::Plan;
 use crate::procs::{own_memory, what_it_does};
+use crate::this_process::read_doing;
 
 fn row(row: usize, field: Row) -> u64 {
     ledger().row(row, field).load(Ordering::SeqCst)
 }
 
-/// Those who have begun and have not ended: their rows and process ids.
+/// The processes that have begun and have not ended: their rows and ids.
 fn alive() -> impl Iterator<Item = (usize, u32)> {
     let rows = 0..ledger().used(Count::NextRow, ROWS);
     rows.filter(|&index| row(index, Row::End) == 0)
@@ -24,9 +24,9 @@ pub(crate) fn memory_of_all() -> u64 {
     alive().map(|(_, pid)| own_memory(pid)).sum()
 }
 
-/// Says who waits where.
+/// Says which process waits where.
 pub(crate) fn dump(plan: &Plan) -> String {
-    let mut text = "who is still there, and what it is at:\n".to_owned();
+    let mut text = "processes that have not ended, and what they are doing:\n".to_owned();
     for (index, pid) in alive() {
         let actor = as_index(row(index, Row::Actor)).checked_sub(1);
         let who = match actor.and_then(|actor| plan.actors.get(actor)) {

@@ -1,4 +1,4 @@
-//! An actor, from beginning to end: whatever its part, it leaves nothing open.
+//! An actor, from beginning to end: whatever its assignment, it leaves nothing open.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -8,100 +8,104 @@ use std::sync::atomic::Ordering;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use wormhole::channel;
 
+use crate::assignment::Assignment;
 use crate::consumer;
-use crate::hall;
-use crate::inlet::Inlets;
+use crate::host;
 use crate::ledger::{Count, Row, ended, ledger};
-use crate::me::{Me, Op};
-use crate::part::Part;
 use crate::plan::Role;
 use crate::producer::{self, Supplies};
 use crate::random::Random;
+use crate::receiving::ReceivingEnds;
 use crate::sabotage::Sabotage;
+use crate::this_process::{Op, ThisProcess};
 use crate::ticks::Ticking;
 
-/// Plays a part to its end, and checks that what was open before is open after it, but for what was in the part.
-/// `before_arrival` is what was open before a part that came in a message.
-pub(crate) fn play(part: Part, before_arrival: Option<BTreeMap<RawFd, String>>) {
-    let mut me = Me {
-        row: part.row as usize,
-        actor: part.actor as usize,
-        random: Random::of(&[part.seed, u64::from(part.row)]),
-        pause: part.pause,
-        sabotage: part.sabotage,
+/// Carries out an assignment, and checks that what was open before is open after it, but for what was in the assignment.
+/// `before_arrival` is what was open before an assignment that came in a message.
+pub(crate) fn run_assignment(
+    assignment: Assignment,
+    before_arrival: Option<BTreeMap<RawFd, String>>,
+) {
+    let mut this = ThisProcess {
+        row: assignment.row as usize,
+        actor: assignment.actor as usize,
+        random: Random::of(&[assignment.seed, u64::from(assignment.row)]),
+        pause: assignment.pause,
+        sabotage: assignment.sabotage,
     };
-    let pid = ledger().row(me.row, Row::Pid);
+    let pid = ledger().row(this.row, Row::Pid);
     pid.store(u64::from(std::process::id()), Ordering::SeqCst);
-    me.doing(Op::Begin, None);
+    this.doing(Op::Begin, None);
     let expected = before_arrival.unwrap_or_else(|| {
         let mut open = open_fds();
-        part.fds()
+        assignment
+            .fds()
             .iter()
             .for_each(|number| drop(open.remove(number)));
         open
     });
-    let ticking = part.tick.map(Ticking::start).transpose();
-    let end = perform(&mut me, part);
+    let ticking = assignment.tick.map(Ticking::start).transpose();
+    let end = perform(&mut this, assignment);
     match ticking {
         Ok(ticking) => drop(ticking),
-        Err(errno) => me.violation(format_args!("a timer: {errno}")),
+        Err(errno) => this.violation(format_args!("a timer: {errno}")),
     }
-    me.doing(Op::End, None);
+    this.doing(Op::End, None);
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or_default();
     let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     let open = open_fds();
     if open != expected {
         let (more, fewer) = (minus(&open, &expected), minus(&expected, &open));
-        me.violation(format_args!("left open: {more:?}, closed: {fewer:?}"));
+        this.violation(format_args!("left open: {more:?}, closed: {fewer:?}"));
     }
-    let word = ledger().row(me.row, Row::End);
+    let word = ledger().row(this.row, Row::End);
     word.fetch_or(end, Ordering::SeqCst);
 }
 
-/// Plays the part, and gives how it ended.
-fn perform(me: &mut Me, part: Part) -> u64 {
-    if let Some(sabotage) = part.sabotage {
-        sabotage_everything(me, sabotage);
+/// Carries out the assignment, and says how it ended.
+fn perform(this: &mut ThisProcess, assignment: Assignment) -> u64 {
+    if let Some(sabotage) = assignment.sabotage {
+        sabotage_everything(this, sabotage);
     }
-    match set_up_and_run(me, part) {
+    match set_up_and_run(this, assignment) {
         Ok(true) => ended::WELL,
         Ok(false) => ended::LEFT,
         Err(error) => {
-            me.violation(format_args!("{error:#}"));
+            this.violation(format_args!("{error:#}"));
             ended::LEFT
         }
     }
 }
 
 /// Says whether it went on to the end, rather than until nobody wanted it.
-fn set_up_and_run(me: &mut Me, part: Part) -> anyhow::Result<bool> {
-    let inlets = Inlets::new(part.inputs, part.set)?;
-    let supplies = Supplies::new(me)?;
-    let _fillers = part.spare_fds.map(limit_fds).transpose()?;
-    match (part.role, part.hall) {
-        (Role::Consumer, _) => consumer::consume(me, inlets),
+fn set_up_and_run(this: &mut ThisProcess, assignment: Assignment) -> anyhow::Result<bool> {
+    let ends = ReceivingEnds::new(assignment.inputs, assignment.set)?;
+    let supplies = Supplies::new(this)?;
+    let _fillers = assignment.spare_fds.map(limit_fds).transpose()?;
+    match (assignment.role, assignment.address) {
+        (Role::Consumer, _) => consumer::consume(this, ends),
         (Role::Relay, _) => {
             drop(supplies);
-            return Ok(consumer::relay(me, inlets, part.outputs));
+            return Ok(consumer::relay(this, ends, assignment.outputs));
         }
-        (Role::Producer, _) => return Ok(producer::produce(me, part.outputs, supplies)),
-        (Role::Client, Some(hall)) => producer::visit(me, hall, supplies),
-        (Role::Host, Some(hall)) => hall::host(me, &hall)?,
-        (Role::Client | Role::Host, None) => anyhow::bail!("no hall to go to"),
+        (Role::Producer, _) => return Ok(producer::produce(this, assignment.outputs, supplies)),
+        (Role::Client, Some(address)) => producer::visit(this, address, supplies),
+        (Role::Host, Some(address)) => host::serve(this, &address)?,
+        (Role::Client | Role::Host, None) => anyhow::bail!("no address to go to"),
     }
     Ok(true)
 }
 
 /// Does wrong what is not about a single message.
-fn sabotage_everything(me: &mut Me, sabotage: Sabotage) {
-    let chosen = me.random.chance(300);
+fn sabotage_everything(this: &mut ThisProcess, sabotage: Sabotage) {
+    let chosen = this.random.chance(300);
     match sabotage {
         Sabotage::LeakFd if chosen => {
             std::mem::forget(std::io::stdin().as_fd().try_clone_to_owned());
         }
         Sabotage::Hang if chosen => {
             ledger().add(Count::Sabotaged, 1);
-            me.doing(Op::Receive, None);
+            this.doing(Op::Receive, None);
             if let Ok((_tx, rx)) = channel::<()>() {
                 let _ = rx.recv();
             }

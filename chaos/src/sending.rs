@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use wormhole::{Error, Select, Sender, select};
 
+use crate::assignment::Output;
 use crate::ledger::{Channel, Count, NUMBERS, STREAMS, Stream, entry, ledger};
-use crate::me::{Me, Op, describe, is_out_of_fds};
 use crate::message::Message;
-use crate::part::Output;
 use crate::sabotage::Sabotage;
+use crate::this_process::{Op, ThisProcess, describe, is_out_of_fds};
 
 /// An end to send through, and what has been sent through it.
 #[derive(Debug)]
-pub(crate) struct Outlet {
+pub(crate) struct SendingEnd {
     pub(crate) channel: usize,
     pub(crate) beside: bool,
     packet: usize,
@@ -39,9 +39,9 @@ pub(crate) enum Sent {
     NoMore,
 }
 
-impl Outlet {
+impl SendingEnd {
     pub(crate) fn new(output: Output) -> Self {
-        Outlet {
+        SendingEnd {
             channel: output.channel as usize,
             beside: output.beside,
             packet: output.packet,
@@ -53,7 +53,7 @@ impl Outlet {
     }
 
     /// Gives out the next number, of a new stream if this one is full.
-    fn number(&mut self, me: &mut Me) -> Option<usize> {
+    fn number(&mut self, this: &mut ThisProcess) -> Option<usize> {
         if let Some(late) = self.late.take() {
             return Some(late);
         }
@@ -61,12 +61,12 @@ impl Outlet {
             let stream = ledger().next(Count::NextStream, STREAMS)?;
             let set = |field, word| ledger().stream(stream, field).store(word, Ordering::SeqCst);
             set(Stream::Channel, self.channel as u64);
-            set(Stream::Sender, me.row as u64 + 1);
+            set(Stream::Sender, this.row as u64 + 1);
             (self.stream, self.next) = (stream, 0);
         }
         let mut number = self.next;
         self.next += 1;
-        if me.sabotages(Sabotage::Reorder) {
+        if this.sabotages(Sabotage::Reorder) {
             self.late = Some(number);
             number = self.next;
             self.next += 1;
@@ -79,11 +79,11 @@ impl Outlet {
     /// Sends a message under a number of its own, however long it takes.
     pub(crate) fn send(
         &mut self,
-        me: &mut Me,
+        this: &mut ThisProcess,
         message: &mut Message,
         beside: &[BorrowedFd<'_>],
     ) -> Sent {
-        let Some(number) = self.number(me) else {
+        let Some(number) = self.number(this) else {
             return Sent::NoMore;
         };
         let name = |index| u32::try_from(index).expect("below the size of the ledger");
@@ -104,9 +104,9 @@ impl Outlet {
         let entry = ledger().entry(self.stream, number).expect("a fresh number");
         entry.fetch_or(state, Ordering::SeqCst);
 
-        let sent = match self.sabotaged(me, message) {
+        let sent = match self.sabotaged(this, message) {
             Some(sent) => sent,
-            None => self.try_until_decided(me, message, beside),
+            None => self.try_until_decided(this, message, beside),
         };
         let (state, sent) = match sent {
             Ok(()) => {
@@ -115,8 +115,8 @@ impl Outlet {
                 account.add(Count::Descriptors, fds as u64);
                 account.add(Count::Spilled, u64::from(least > self.packet));
                 account.add(Count::Blobs, u64::from(message.blob.is_some()));
-                account.add(Count::Ends, u64::from(message.gift.is_some()));
-                if me.sabotages(Sabotage::Twice) {
+                account.add(Count::Ends, u64::from(message.enclosed.is_some()));
+                if this.sabotages(Sabotage::Twice) {
                     let _ = self.tx.by_ref().send_with_fds(message, beside);
                 }
                 (entry::SENT, Sent::Done)
@@ -126,7 +126,7 @@ impl Outlet {
                 let kept = ledger().channel(self.channel, Channel::ReceiverKept);
                 if kept.load(Ordering::SeqCst) != 0 {
                     let channel = self.channel;
-                    me.violation(format_args!(
+                    this.violation(format_args!(
                         "a send through channel {channel} said that all receivers are gone, but the supervisor has one"
                     ));
                 }
@@ -137,7 +137,7 @@ impl Outlet {
                 let expected = is_out_of_fds(&error) || matches!(error, Error::TooManyFdsInFlight);
                 if !expected {
                     let (channel, error) = (self.channel, describe(&error));
-                    me.violation(format_args!("a send through channel {channel}: {error}"));
+                    this.violation(format_args!("a send through channel {channel}: {error}"));
                 }
                 (entry::FAILED, Sent::Refused)
             }
@@ -145,7 +145,7 @@ impl Outlet {
         let before = entry.fetch_or(state, Ordering::SeqCst);
         if state == entry::FAILED && before & entry::RECEIVED != 0 {
             let (stream, channel) = (self.stream, self.channel);
-            me.violation(format_args!(
+            this.violation(format_args!(
                 "message {stream}/{number} was received from channel {channel} although its send failed"
             ));
         }
@@ -155,16 +155,16 @@ impl Outlet {
     /// Tries to send, in one of several ways, until it is sent or cannot be.
     fn try_until_decided(
         &self,
-        me: &mut Me,
+        this: &mut ThisProcess,
         message: &Message,
         beside: &[BorrowedFd<'_>],
     ) -> wormhole::Result<()> {
-        me.doing(Op::Send, Some(self.channel));
+        this.doing(Op::Send, Some(self.channel));
         let tx = self.tx.by_ref();
         let mut patience = 200;
         loop {
-            let timeout = Duration::from_micros(me.random.below(20_000));
-            let sent = match me.random.below(12) {
+            let timeout = Duration::from_micros(this.random.below(20_000));
+            let sent = match this.random.below(12) {
                 0..=3 if !beside.is_empty() => tx.send_with_fds(message, beside),
                 4..=6 if !beside.is_empty() => tx.try_send_with_fds(message, beside),
                 _ if !beside.is_empty() => tx.send_with_fds_timeout(message, beside, timeout),
@@ -205,22 +205,26 @@ impl Outlet {
     }
 
     /// Does something wrong, if that is what this run is for, and perhaps instead of sending.
-    fn sabotaged(&self, me: &mut Me, message: &mut Message) -> Option<wormhole::Result<()>> {
-        if me.sabotages(Sabotage::Drop) {
+    fn sabotaged(
+        &self,
+        this: &mut ThisProcess,
+        message: &mut Message,
+    ) -> Option<wormhole::Result<()>> {
+        if this.sabotages(Sabotage::Drop) {
             return Some(Ok(()));
         }
-        if me.sabotages(Sabotage::Ghost) {
+        if this.sabotages(Sabotage::Ghost) {
             let _ = self.tx.by_ref().send(message);
             return Some(Err(Error::TooManyFdsInFlight));
         }
-        if me.sabotages(Sabotage::FalseEnd) {
+        if this.sabotages(Sabotage::FalseEnd) {
             return Some(Err(Error::Disconnected));
         }
-        if me.sabotages(Sabotage::Tear) {
+        if this.sabotages(Sabotage::Tear) {
             message.wide ^= 1 << 64;
         }
         let differ = message.tags.len() > 1 && message.tags[0] != message.tags[1];
-        if differ && me.sabotages(Sabotage::SwapFds) {
+        if differ && this.sabotages(Sabotage::SwapFds) {
             message.files.swap(0, 1);
         }
         None

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use wormhole::{Error, Key, Receiver, ReceiverSet, Select, select};
 
+use crate::assignment::Input;
 use crate::ledger::{Channel, Count, Stream, entry, ledger};
-use crate::me::{Me, Op, describe};
 use crate::message::Message;
-use crate::part::Input;
+use crate::this_process::{Op, ThisProcess, describe};
 
 /// A message that has come and has been checked.
 #[derive(Debug)]
@@ -45,47 +45,50 @@ type Places = HashMap<Key, (usize, usize)>;
 
 /// All that an actor receives from.
 #[derive(Debug)]
-pub(crate) struct Inlets {
-    single: Vec<Inlet>,
+pub(crate) struct ReceivingEnds {
+    single: Vec<ReceivingEnd>,
     set: Option<(ReceiverSet<Message>, Places)>,
 }
 
 #[derive(Debug)]
-struct Inlet {
+struct ReceivingEnd {
     /// Its place among the inputs of the plan, and its channel.
     place: usize,
     channel: usize,
     rx: Receiver<Message>,
 }
 
-impl Inlets {
+impl ReceivingEnds {
     pub(crate) fn new(inputs: Vec<Input>, set: bool) -> wormhole::Result<Self> {
-        let mut inlets = Inlets {
+        let mut ends = ReceivingEnds {
             single: Vec::new(),
             set: None,
         };
         // A set has no way to take descriptors beside a message.
         if set && inputs.iter().all(|input| !input.beside) {
-            let (set, _) = inlets.set.insert((ReceiverSet::new()?, HashMap::new()));
+            let (set, _) = ends.set.insert((ReceiverSet::new()?, HashMap::new()));
             let mut keys = HashMap::new();
             for (place, input) in inputs.into_iter().enumerate() {
                 keys.insert(set.add(input.rx)?, (place, input.channel as usize));
             }
-            inlets.set.iter_mut().for_each(|set| set.1 = keys.clone());
-            return Ok(inlets);
+            ends.set.iter_mut().for_each(|set| set.1 = keys.clone());
+            return Ok(ends);
         }
-        inlets
-            .single
-            .extend(inputs.into_iter().enumerate().map(|(place, input)| Inlet {
-                place,
-                channel: input.channel as usize,
-                rx: input.rx,
-            }));
-        Ok(inlets)
+        ends.single.extend(
+            inputs
+                .into_iter()
+                .enumerate()
+                .map(|(place, input)| ReceivingEnd {
+                    place,
+                    channel: input.channel as usize,
+                    rx: input.rx,
+                }),
+        );
+        Ok(ends)
     }
 
     /// Receives the next message of any input, however long it takes.
-    pub(crate) fn receive(&mut self, me: &mut Me) -> Got {
+    pub(crate) fn receive(&mut self, this: &mut ThisProcess) -> Got {
         loop {
             let (places, channel) = match &self.set {
                 Some((set, keys)) if !set.is_empty() => {
@@ -93,38 +96,35 @@ impl Inlets {
                     (places, keys.values().next().map(|key| key.1))
                 }
                 None if !self.single.is_empty() => {
-                    let places = self
-                        .single
-                        .iter()
-                        .fold(0, |all, inlet| all | 1 << inlet.place);
-                    (places, self.single.first().map(|inlet| inlet.channel))
+                    let places = self.single.iter().fold(0, |all, end| all | 1 << end.place);
+                    (places, self.single.first().map(|end| end.channel))
                 }
                 _ => return Got::Over,
             };
-            me.doing(Op::Receive, channel);
-            me.receiving(places);
+            this.doing(Op::Receive, channel);
+            this.receiving(places);
             let (channel, received) = match &mut self.set {
-                Some((set, keys)) => from_set(set, keys, me),
+                Some((set, keys)) => from_set(set, keys, this),
                 None if self.single.len() == 1 => {
-                    let inlet = &self.single[0];
-                    (inlet.channel, from_one(&inlet.rx, me))
+                    let end = &self.single[0];
+                    (end.channel, from_one(&end.rx, this))
                 }
-                None => from_several(&self.single, me),
+                None => from_several(&self.single, this),
             };
             let got = match received {
                 Err(Error::Empty) => {
-                    thread::sleep(Duration::from_micros(me.random.below(500)));
+                    thread::sleep(Duration::from_micros(this.random.below(500)));
                     None
                 }
                 Err(Error::TimedOut { .. }) => None,
                 Err(Error::Disconnected) => {
-                    self.single.retain(|inlet| inlet.channel != channel);
-                    saw_the_end(me, channel);
+                    self.single.retain(|end| end.channel != channel);
+                    saw_the_end(this, channel);
                     None
                 }
-                received => Some(account(me, channel, received)),
+                received => Some(account(this, channel, received)),
             };
-            me.receiving(0);
+            this.receiving(0);
             if let Some(got) = got {
                 return got;
             }
@@ -133,9 +133,13 @@ impl Inlets {
 }
 
 /// Receives in one of several ways from a set.
-fn from_set(set: &mut ReceiverSet<Message>, keys: &mut Places, me: &mut Me) -> (usize, Received) {
-    let timeout = Duration::from_micros(me.random.below(20_000));
-    let received = match me.random.below(4) {
+fn from_set(
+    set: &mut ReceiverSet<Message>,
+    keys: &mut Places,
+    this: &mut ThisProcess,
+) -> (usize, Received) {
+    let timeout = Duration::from_micros(this.random.below(20_000));
+    let received = match this.random.below(4) {
         0 => set.recv(),
         1 => set.try_recv(),
         2 => set.recv_timeout(timeout),
@@ -162,10 +166,10 @@ fn from_set(set: &mut ReceiverSet<Message>, keys: &mut Places, me: &mut Me) -> (
 }
 
 /// Receives in one of several ways from one receiver.
-fn from_one(rx: &Receiver<Message>, me: &mut Me) -> Received {
-    let timeout = Duration::from_micros(me.random.below(20_000));
+fn from_one(rx: &Receiver<Message>, this: &mut ThisProcess) -> Received {
+    let timeout = Duration::from_micros(this.random.below(20_000));
     let bare = |message: wormhole::Result<Message>| message.map(|message| (message, Vec::new()));
-    match me.random.below(300) {
+    match this.random.below(300) {
         // These refuse messages with descriptors that nobody claims, so they are rare.
         0 => bare(rx.recv()),
         1 => bare(rx.try_recv()),
@@ -193,10 +197,10 @@ fn from_one(rx: &Receiver<Message>, me: &mut Me) -> Received {
 }
 
 /// Receives in one of several ways from the first of several receivers that has a message.
-fn from_several(inlets: &[Inlet], me: &mut Me) -> (usize, Received) {
-    let timeout = Duration::from_micros(me.random.below(20_000));
-    if let [one, two] = inlets {
-        if me.random.chance(10) {
+fn from_several(ends: &[ReceivingEnd], this: &mut ThisProcess) -> (usize, Received) {
+    let timeout = Duration::from_micros(this.random.below(20_000));
+    if let [one, two] = ends {
+        if this.random.chance(10) {
             let bare =
                 |message: wormhole::Result<Message>| message.map(|message| (message, Vec::new()));
             return select! {
@@ -207,10 +211,10 @@ fn from_several(inlets: &[Inlet], me: &mut Me) -> (usize, Received) {
         }
     }
     let mut select = Select::new();
-    for inlet in inlets {
-        select.recv(&inlet.rx);
+    for end in ends {
+        select.recv(&end.rx);
     }
-    let selected = match me.random.below(3) {
+    let selected = match this.random.below(3) {
         0 => select.select().map(Some),
         1 => select.select_timeout(timeout).map(Some),
         _ => select.try_select(),
@@ -219,17 +223,17 @@ fn from_several(inlets: &[Inlet], me: &mut Me) -> (usize, Received) {
         Ok(None) => (usize::MAX, Err(Error::Empty)),
         Err(error) => (usize::MAX, Err(error)),
         Ok(Some(selected)) => {
-            let inlet = &inlets[selected.index()];
-            (inlet.channel, selected.recv_with_fds(&inlet.rx))
+            let end = &ends[selected.index()];
+            (end.channel, selected.recv_with_fds(&end.rx))
         }
     }
 }
 
-fn saw_the_end(me: &Me, channel: usize) {
+fn saw_the_end(this: &ThisProcess, channel: usize) {
     ledger().add(Count::Disconnects, 1);
     let kept = ledger().channel(channel, Channel::SenderKept);
     if kept.load(Ordering::SeqCst) != 0 {
-        me.violation(format_args!(
+        this.violation(format_args!(
             "a receive from channel {channel} said that all senders are gone, but the supervisor has one"
         ));
     }
@@ -238,14 +242,14 @@ fn saw_the_end(me: &Me, channel: usize) {
 }
 
 /// Checks a message, and writes down that it is here or why it never will be.
-pub(crate) fn account(me: &Me, channel: usize, received: Received) -> Got {
+pub(crate) fn account(this: &ThisProcess, channel: usize, received: Received) -> Got {
     let count = |count, field| {
         ledger().add(count, 1);
         let word = ledger().channel(channel, field);
         word.fetch_add(1, Ordering::SeqCst);
     };
     match received {
-        Ok((message, beside)) => arrived(me, channel, message, beside),
+        Ok((message, beside)) => arrived(this, channel, message, beside),
         Err(Error::FdsLost) => {
             count(Count::FdsLost, Channel::FdsLost);
             Got::Lost
@@ -256,16 +260,16 @@ pub(crate) fn account(me: &Me, channel: usize, received: Received) -> Got {
         }
         Err(error) => {
             let error = describe(&error);
-            me.violation(format_args!("a receive from channel {channel}: {error}"));
+            this.violation(format_args!("a receive from channel {channel}: {error}"));
             Got::Lost
         }
     }
 }
 
-fn arrived(me: &Me, channel: usize, message: Message, beside: Vec<OwnedFd>) -> Got {
+fn arrived(this: &ThisProcess, channel: usize, message: Message, beside: Vec<OwnedFd>) -> Got {
     let (stream, number) = (message.stream as usize, message.number as usize);
     let wrong = |what: &str| {
-        me.violation(format_args!(
+        this.violation(format_args!(
             "message {stream}/{number} from channel {channel}: {what}"
         ));
     };
@@ -276,7 +280,7 @@ fn arrived(me: &Me, channel: usize, message: Message, beside: Vec<OwnedFd>) -> G
         wrong("there cannot be one of that name");
         return Got::Lost;
     };
-    let mark = entry::RECEIVED | (me.row as u64) << entry::RECEIVER;
+    let mark = entry::RECEIVED | (this.row as u64) << entry::RECEIVER;
     let before = entry.fetch_or(mark, Ordering::SeqCst);
     if before & entry::RECEIVED != 0 {
         let row = before >> entry::RECEIVER;
@@ -292,7 +296,7 @@ fn arrived(me: &Me, channel: usize, message: Message, beside: Vec<OwnedFd>) -> G
     if sent_to.load(Ordering::SeqCst) != channel as u64 {
         wrong("it was sent through another channel");
     }
-    let last = ledger().last(me.actor, stream);
+    let last = ledger().last(this.actor, stream);
     let next = number as u64 + 1;
     if last.swap(next, Ordering::SeqCst) >= next {
         wrong("out of order");

@@ -57,7 +57,7 @@ pub(crate) fn read_doing(word: u64) -> (Option<Op>, Option<usize>) {
 
 /// One incarnation of an actor.
 #[derive(Debug)]
-pub(crate) struct Me {
+pub(crate) struct ThisProcess {
     pub(crate) row: usize,
     pub(crate) actor: usize,
     pub(crate) random: Random,
@@ -65,8 +65,8 @@ pub(crate) struct Me {
     pub(crate) sabotage: Option<Sabotage>,
 }
 
-impl Me {
-    /// Notes an operation that may take a while, so that it can be told who waits for what.
+impl ThisProcess {
+    /// Notes an operation that may take a while, so that a report of a hang can say which process waits for what.
     pub(crate) fn doing(&self, op: Op, channel: Option<usize>) {
         let channel = channel.map_or(0, |channel| channel as u64 + 1);
         let word = (op as u64) << 32 | channel;
@@ -81,7 +81,7 @@ impl Me {
         word.store(inputs, Ordering::SeqCst);
     }
 
-    /// Is slow, if that is this actor's part.
+    /// Rests, if its assignment is to be slow.
     pub(crate) fn rest(&self) {
         if !self.pause.is_zero() {
             self.doing(Op::Rest, None);

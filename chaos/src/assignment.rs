@@ -1,4 +1,4 @@
-//! What an actor is given to play: channel ends and how to use them. It travels as arguments of `spawn`, as
+//! What an actor is given to do: channel ends and how to use them. It travels as arguments of `spawn`, as
 //! arguments of `spawn_command`, or in a message.
 
 use std::os::fd::{AsFd, AsRawFd, RawFd};
@@ -11,9 +11,9 @@ use crate::message::Message;
 use crate::plan::Role;
 use crate::sabotage::Sabotage;
 
-/// An actor's part.
+/// An actor's assignment.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Part {
+pub(crate) struct Assignment {
     /// Where in the ledger this incarnation stands.
     pub(crate) row: u32,
     pub(crate) actor: u32,
@@ -21,7 +21,7 @@ pub(crate) struct Part {
     pub(crate) role: Role,
     pub(crate) inputs: Vec<Input>,
     pub(crate) outputs: Vec<Output>,
-    pub(crate) hall: Option<Hall>,
+    pub(crate) address: Option<Address>,
     pub(crate) pause: Duration,
     pub(crate) spare_fds: Option<u64>,
     pub(crate) set: bool,
@@ -49,7 +49,7 @@ pub(crate) struct Output {
 
 /// Where to listen or to connect, and how to know that nobody will connect any more.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Hall {
+pub(crate) struct Address {
     pub(crate) channel: u32,
     pub(crate) path: String,
     pub(crate) presence: Presence,
@@ -62,16 +62,16 @@ pub(crate) enum Presence {
     Host(Receiver<()>),
 }
 
-impl Part {
+impl Assignment {
     /// The descriptors that are in it.
     pub(crate) fn fds(&self) -> Vec<RawFd> {
         let inputs = self.inputs.iter().map(|input| input.rx.as_fd());
         let outputs = self.outputs.iter().map(|output| output.tx.as_fd());
-        let hall = self.hall.iter().map(|hall| match &hall.presence {
+        let address = self.address.iter().map(|address| match &address.presence {
             Presence::Client(tx) => tx.as_fd(),
             Presence::Host(rx) => rx.as_fd(),
         });
-        let all = inputs.chain(outputs).chain(hall);
+        let all = inputs.chain(outputs).chain(address);
         all.map(|fd| fd.as_raw_fd()).collect()
     }
 }

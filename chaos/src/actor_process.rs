@@ -9,22 +9,22 @@ use nix::sys::signal::{Signal, kill};
 use wormhole::{Child, ChildEnd, Error};
 
 use crate::ledger::{Count, Row, ended, ledger};
-use crate::me::Me;
 use crate::procs::pid_of;
+use crate::this_process::ThisProcess;
 
 /// How a supervisor gets at a process.
 #[derive(Debug)]
 pub(crate) enum Handle {
     Child(Child<()>),
     Program(std::process::Child),
-    /// The process id of one that plays a part and then lives on.
-    Veteran(u32),
+    /// The process id of one that carries out an assignment and then lives on.
+    Worker(u32),
     /// Only the ledger tells of it.
     Abandoned,
 }
 
 #[derive(Debug)]
-pub(crate) struct Running {
+pub(crate) struct ActorProcess {
     pub(crate) actor: usize,
     pub(crate) row: usize,
     handle: Handle,
@@ -32,9 +32,9 @@ pub(crate) struct Running {
     was_killed: bool,
 }
 
-impl Running {
+impl ActorProcess {
     pub(crate) fn new(actor: usize, row: usize, handle: Handle) -> Self {
-        Running {
+        ActorProcess {
             actor,
             row,
             handle,
@@ -79,7 +79,7 @@ impl Running {
         match &mut self.handle {
             Handle::Child(child) => child.kill().context("kill a child")?,
             Handle::Program(child) => child.kill().context("kill a program")?,
-            Handle::Veteran(_) | Handle::Abandoned => return Ok(()),
+            Handle::Worker(_) | Handle::Abandoned => return Ok(()),
         }
         self.was_killed = true;
         ledger().add(Count::Kills, 1);
@@ -91,7 +91,7 @@ impl Running {
         let pid = match &self.handle {
             Handle::Child(child) => child.pid(),
             Handle::Program(child) => child.id(),
-            Handle::Veteran(pid) => *pid,
+            Handle::Worker(pid) => *pid,
             Handle::Abandoned => return Ok(false),
         };
         match kill(pid_of(pid)?, signal) {
@@ -101,8 +101,8 @@ impl Running {
         }
     }
 
-    /// Whether it has ended, or has played its part. Reaps it, and notes how it ended.
-    pub(crate) fn has_ended(&mut self, me: &Me) -> anyhow::Result<bool> {
+    /// Whether it has ended, or has carried out its assignment. Reaps it, and notes how it ended.
+    pub(crate) fn has_ended(&mut self, this: &ThisProcess) -> anyhow::Result<bool> {
         let row = ledger().row(self.row, Row::End);
         let is_accounted = row.load(Ordering::SeqCst) != 0;
         let (died_of, other) = match &mut self.handle {
@@ -122,7 +122,7 @@ impl Running {
                     (status.signal(), failed.then(|| status.to_string()))
                 }
             },
-            Handle::Veteran(_) => {
+            Handle::Worker(_) => {
                 if is_accounted && self.stopped_until.is_some() {
                     self.go_on()?;
                 }
@@ -135,12 +135,12 @@ impl Running {
             row.store(ended::KILLED, Ordering::SeqCst);
         }
         if row.load(Ordering::SeqCst) == 0 {
-            me.violation(format_args!(
-                "actor {actor} ended before its part did: {other:?}"
+            this.violation(format_args!(
+                "actor {actor} ended before its assignment did: {other:?}"
             ));
             row.store(ended::LEFT, Ordering::SeqCst);
         } else if other.is_some() || (died_of.is_some() && !self.was_killed) {
-            me.violation(format_args!("actor {actor} ended by {died_of:?} {other:?}"));
+            this.violation(format_args!("actor {actor} ended by {died_of:?} {other:?}"));
         }
         Ok(true)
     }

@@ -1,4 +1,4 @@
-//! The host of a hall: a listener to which clients connect, each a channel of its own.
+//! The host: a listener to which clients connect, each a channel of its own.
 
 use std::collections::HashMap;
 use std::io::ErrorKind;
@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use wormhole::{Error, Key, Listener, Peer, Receiver, ReceiverSet, select};
 
+use crate::assignment::{Address, Presence};
 use crate::consumer::use_up;
-use crate::inlet::{Got, account};
 use crate::ledger::{Count, Row, Stream, as_index, ledger};
-use crate::me::{Me, Op, describe};
 use crate::message::Message;
-use crate::part::{Hall, Presence};
+use crate::receiving::{Got, account};
+use crate::this_process::{Op, ThisProcess, describe};
 
-/// A client of a hall, and what is known of it.
+/// A client of the host, and what is known of it.
 #[derive(Debug)]
 struct Client {
     peer: Peer,
@@ -23,30 +23,30 @@ struct Client {
 }
 
 /// Listens, takes what all clients send, and ends when there can be no more of them.
-pub(crate) fn host(me: &mut Me, hall: &Hall) -> anyhow::Result<()> {
-    let channel = hall.channel as usize;
-    let Presence::Host(presence) = &hall.presence else {
+pub(crate) fn serve(this: &mut ThisProcess, address: &Address) -> anyhow::Result<()> {
+    let channel = address.channel as usize;
+    let Presence::Host(presence) = &address.presence else {
         anyhow::bail!("a host has the end of a client");
     };
-    let listener = listen(me, hall)?;
+    let listener = listen(this, address)?;
     let mut set = ReceiverSet::new()?;
     let mut clients = HashMap::new();
     let mut is_open = true;
     loop {
-        me.doing(Op::Accept, Some(channel));
-        me.receiving(1);
+        this.doing(Op::Accept, Some(channel));
+        this.receiving(1);
         if is_open {
             select! {
                 recv(presence) -> gone => match gone {
                     Err(Error::Disconnected) => is_open = false,
-                    other => me.violation(format_args!("presence: {other:?}")),
+                    other => this.violation(format_args!("presence: {other:?}")),
                 },
                 ready(listener) => {}
                 ready(set) => {}
             }
         }
-        // Those who have connected before the last of them said goodbye are still waiting here.
-        while let Some((rx, peer)) = accepted(me, listener.try_accept()) {
+        // Clients that connected before the last of them left are still waiting here.
+        while let Some((rx, peer)) = accepted(this, listener.try_accept()) {
             clients.insert(set.add(rx)?, Client { peer, stream: None });
         }
         let received = match is_open {
@@ -57,20 +57,20 @@ pub(crate) fn host(me: &mut Me, hall: &Hall) -> anyhow::Result<()> {
             Err(Error::Empty) => {}
             Err(Error::Disconnected) if !is_open => break,
             Err(Error::Disconnected) => {} // no client at the moment
-            Err(error) => me.violation(format_args!("the set of a hall: {}", describe(&error))),
-            Ok((key, received)) => from_client(me, channel, &mut clients, key, received),
+            Err(error) => this.violation(format_args!("the set of a host: {}", describe(&error))),
+            Ok((key, received)) => from_client(this, channel, &mut clients, key, received),
         }
-        me.receiving(0);
-        me.rest();
+        this.receiving(0);
+        this.rest();
     }
-    me.receiving(0);
+    this.receiving(0);
     Ok(())
 }
 
-fn listen(me: &mut Me, hall: &Hall) -> anyhow::Result<Listener<Message>> {
+fn listen(this: &mut ThisProcess, address: &Address) -> anyhow::Result<Listener<Message>> {
     let mut patience = 1000;
     loop {
-        match Listener::bind(&hall.path) {
+        match Listener::bind(&address.path) {
             Ok(listener) => return Ok(listener),
             // A child of the one that was killed may live for another moment.
             Err(Error::Address { source, .. })
@@ -80,8 +80,8 @@ fn listen(me: &mut Me, hall: &Hall) -> anyhow::Result<Listener<Message>> {
                 thread::sleep(Duration::from_millis(1));
             }
             Err(error) => {
-                let (path, error) = (hall.path.escape_debug(), describe(&error));
-                me.violation(format_args!("listen at {path}: {error}"));
+                let (path, error) = (address.path.escape_debug(), describe(&error));
+                this.violation(format_args!("listen at {path}: {error}"));
                 anyhow::bail!("nowhere to listen");
             }
         }
@@ -89,28 +89,28 @@ fn listen(me: &mut Me, hall: &Hall) -> anyhow::Result<Listener<Message>> {
 }
 
 fn accepted(
-    me: &Me,
+    this: &ThisProcess,
     accepted: wormhole::Result<(Receiver<Message>, Peer)>,
 ) -> Option<(Receiver<Message>, Peer)> {
     match accepted {
         Ok(client) => Some(client),
         Err(Error::Empty) => None,
         Err(error) => {
-            me.violation(format_args!("accept: {}", describe(&error)));
+            this.violation(format_args!("accept: {}", describe(&error)));
             None
         }
     }
 }
 
 fn from_client(
-    me: &mut Me,
+    this: &mut ThisProcess,
     channel: usize,
     clients: &mut HashMap<Key, Client>,
     key: Key,
     received: wormhole::Result<Message>,
 ) {
     let Some(client) = clients.get_mut(&key) else {
-        me.violation("a message of a client that is not there");
+        this.violation("a message of a client that is not there");
         return;
     };
     if matches!(received, Err(Error::Disconnected)) {
@@ -123,30 +123,30 @@ fn from_client(
         return;
     }
     let received = received.map(|message| (message, Vec::new()));
-    let Got::Message(arrived) = account(me, channel, received) else {
+    let Got::Message(arrived) = account(this, channel, received) else {
         return;
     };
     let stream = arrived.message.stream as usize;
     match client.stream {
         Some(known) if known == stream => {}
-        Some(known) => me.violation(format_args!(
+        Some(known) => this.violation(format_args!(
             "a message of stream {stream} from the client of {known}"
         )),
         None => {
             client.stream = Some(stream);
             let acceptor = ledger().stream(stream, Stream::Acceptor);
-            acceptor.store(me.row as u64 + 1, Ordering::SeqCst);
+            acceptor.store(this.row as u64 + 1, Ordering::SeqCst);
             let sender = ledger().stream(stream, Stream::Sender);
             let row = as_index(sender.load(Ordering::SeqCst)).saturating_sub(1);
             let pid = ledger().row(row, Row::Pid).load(Ordering::SeqCst);
             if client.peer.pid.map(u64::from) != Some(pid) {
                 let peer = &client.peer;
-                me.violation(format_args!(
+                this.violation(format_args!(
                     "{peer:?} is said to have sent what {pid} sent"
                 ));
             }
         }
     }
-    me.receiving(0);
-    use_up(me, *arrived);
+    this.receiving(0);
+    use_up(this, *arrived);
 }
