@@ -755,15 +755,11 @@ static int whp_open(struct wormhole_message *message, const struct whp_arrival *
 }
 
 static int whp_recv(int rx, struct wormhole_message *message, int with_fds, long long deadline) {
-    struct whp_arrival arrival;
-    int result;
+    struct whp_arrival arrival = {message, 0, rx, 0, 0};
     whp_forget(message);
     if (message->packet == NULL) message->packet = (char *)malloc(WHP_MAX_PACKET + 1);
     if (message->packet == NULL) return -ENOMEM;
-    memset(&arrival, 0, sizeof arrival);
-    arrival.rx = rx;
-    arrival.message = message;
-    result = whp_until(rx, POLLIN, deadline, whp_recv_attempt, &arrival);
+    int result = whp_until(rx, POLLIN, deadline, whp_recv_attempt, &arrival);
     if (result == 0) result = arrival.end ? -EPIPE : whp_open(message, &arrival);
     if (result == 0 && !with_fds && message->fd_count > 0) result = -EPROTO;
     if (result < 0) whp_forget(message);
@@ -898,7 +894,7 @@ struct whp_address {
     socklen_t size;
 };
 
-static int whp_address(struct whp_address *address, const char *name, size_t len) {
+static int whp_parse_name(struct whp_address *address, const char *name, size_t len) {
     const size_t nul = len > 0 && name[0] == '\0';
     if (len == nul) return -EINVAL; /* KERNEL: unix(7): it would ask the kernel to choose one */
     if (len - nul >= sizeof address->name.sun_path) return -ENAMETOOLONG;
@@ -993,7 +989,7 @@ static int whp_credentials(int fd, struct wormhole_peer *peer) {
 int wormhole_listen(struct wormhole_listener *listener, const char *name, size_t len) {
     struct wormhole_listener made;
     struct whp_address address;
-    int result = whp_address(&address, name, len);
+    int result = whp_parse_name(&address, name, len);
     if (result < 0) return result;
     memset(&made, 0, sizeof made);
     /* accept has no flag for a single call, as recvmsg has. So this socket does not block from its creation on. */
@@ -1055,7 +1051,7 @@ int wormhole_connect(const char *name, size_t len, int timeout) {
     const long long deadline = whp_deadline(timeout);
     const int limited = deadline != WHP_FOREVER;
     struct whp_address address;
-    int result = whp_address(&address, name, len);
+    int result = whp_parse_name(&address, name, len);
     if (result < 0) return result;
     int fd = whp_socket(SOCK_SEQPACKET);
     if (fd < 0) return fd;
