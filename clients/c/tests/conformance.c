@@ -13,6 +13,10 @@ static const char *const files[] = {"packets.json", "text.json", "numbers.json",
 #define FILES (sizeof files / sizeof *files)
 #define MOST (WORMHOLE_MAX_FDS + 1)
 
+static const char *json_text(const struct json *value) {
+    return value != NULL && (value->kind == JSON_TEXT || value->kind == JSON_NUMBER) ? value->text : NULL;
+}
+
 /* What goes with a packet, and the other ends that the test keeps. */
 struct descriptors {
     int sent[MOST], kept[MOST];

@@ -253,10 +253,6 @@ static size_t json_count(const struct json *list) {
     return count;
 }
 
-static const char *json_text(const struct json *value) {
-    return value != NULL && (value->kind == JSON_TEXT || value->kind == JSON_NUMBER) ? value->text : NULL;
-}
-
 /* A text that grows. */
 struct out {
     char *text;
@@ -275,22 +271,5 @@ static void out_bytes(struct out *out, const void *bytes, size_t len) {
 }
 
 static void out_text(struct out *out, const char *text) { out_bytes(out, text, strlen(text)); }
-
-/* Writes a string of JSON. */
-static void out_string(struct out *out, const char *text, size_t len) {
-    size_t i;
-    out_text(out, "\"");
-    for (i = 0; i < len; i++) {
-        unsigned char c = (unsigned char)text[i];
-        char escape[8];
-        if (c >= 0x20 && c != '"' && c != '\\') {
-            out_bytes(out, text + i, 1);
-        } else {
-            snprintf(escape, sizeof escape, "\\u%04x", c);
-            out_text(out, escape);
-        }
-    }
-    out_text(out, "\"");
-}
 
 #endif

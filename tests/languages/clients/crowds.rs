@@ -1,14 +1,14 @@
-//! Programs of all three languages at once.
+//! Programs of all languages at once.
 
 use std::collections::HashSet;
 
 use wormhole::{Error, channel};
 
 use super::messages::{Done, Job, Passing, Working};
-use super::programs::{Go, Language, Python, Rust, can_run};
+use super::programs::{C, Go, Language, Python, Rust, can_run};
 use crate::support::in_own_process;
 
-const ALL: [Language; 3] = [Rust, Python, Go];
+const ALL: [Language; 4] = [Rust, Python, Go, C];
 
 /// An end goes through them all, each of which uses it, passes it on and ends.
 fn pass_on(order: &[Language]) {
@@ -36,8 +36,8 @@ fn pass_on(order: &[Language]) {
 fn an_end_is_passed_on_from_language_to_language() {
     if can_run(&ALL) {
         in_own_process(|| {
-            pass_on(&[Rust, Python, Go, Rust]);
-            pass_on(&[Go, Python, Rust, Go]);
+            pass_on(&[Rust, Python, Go, C, Rust]);
+            pass_on(&[C, Go, Python, Rust, C]);
         });
     }
 }

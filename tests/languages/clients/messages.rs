@@ -1,4 +1,4 @@
-//! What the programs of all languages say to each other. `peer.py` and `go/main.go` have the same types.
+//! What the programs of all languages say to each other. `peer.py`, `go/main.go` and `peer.c` have the same types.
 
 use std::collections::HashMap;
 use std::fs::File;

@@ -1,7 +1,8 @@
-//! Programs in Rust, Python and Go that talk to each other, in real processes.
+//! Programs in Rust, Python, Go and C that talk to each other, in real processes.
 //!
-//! Without Python or Go they are skipped and say so, unless the environment variable CI is set.
+//! Without Python, Go or a C compiler they are skipped and say so, unless the environment variable CI is set.
 
+mod c;
 mod crowds;
 mod go;
 mod messages;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use wormhole::{Error, Receiver, Sender, channel};
 
 use super::messages::{Letter, Parcel, Receiving, Saying, Sending, Starting};
-use super::programs::{Go, Language, Program, Python, Rust, can_run};
+use super::programs::{C, Go, Language, Program, Python, Rust, can_run};
 use crate::support::in_own_process;
 
 /// Two programs, the ends of one channel.
@@ -125,6 +125,13 @@ pairs! {
     go_to_rust: Go, Rust;
     go_to_python: Go, Python;
     go_to_go: Go, Go;
+    rust_to_c: Rust, C;
+    python_to_c: Python, C;
+    go_to_c: Go, C;
+    c_to_rust: C, Rust;
+    c_to_python: C, Python;
+    c_to_go: C, Go;
+    c_to_c: C, C;
 }
 
 /// A path that is free, and an abstract name.
@@ -154,7 +161,7 @@ fn connects_to_rust(language: Language) {
     }
 }
 
-fn connects_to_go(language: Language) {
+fn connects_to(listening: Language, language: Language) {
     let directory = tempfile::tempdir().unwrap();
     for address in addresses(&directory) {
         let (to, says) = channel::<String>().unwrap();
@@ -162,7 +169,7 @@ fn connects_to_go(language: Language) {
             to: Some(to),
             address: Some(address.clone()),
         };
-        let listener = Go.start("listen", saying);
+        let listener = listening.start("listen", saying);
         assert_eq!(says.recv().unwrap(), "listening");
         let program = starts_to_say(language, address);
         assert_eq!(says.recv().unwrap(), language.name());
@@ -172,6 +179,14 @@ fn connects_to_go(language: Language) {
     }
     // Nothing is left behind.
     assert_eq!(directory.path().read_dir().unwrap().count(), 0);
+}
+
+fn connects_to_go(language: Language) {
+    connects_to(Go, language);
+}
+
+fn connects_to_c(language: Language) {
+    connects_to(C, language);
 }
 
 macro_rules! connections {
@@ -193,4 +208,10 @@ connections! {
     rust_connects_to_go: connects_to_go, Rust, Go;
     python_connects_to_go: connects_to_go, Python, Python Go;
     go_connects_to_go: connects_to_go, Go, Go;
+    c_connects_to_rust: connects_to_rust, C, C;
+    c_connects_to_go: connects_to_go, C, C Go;
+    rust_connects_to_c: connects_to_c, Rust, C;
+    python_connects_to_c: connects_to_c, Python, Python C;
+    go_connects_to_c: connects_to_c, Go, Go C;
+    c_connects_to_c: connects_to_c, C, C;
 }

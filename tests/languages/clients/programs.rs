@@ -20,15 +20,16 @@ pub(crate) enum Language {
     Rust,
     Python,
     Go,
+    C,
 }
 
-pub(crate) use Language::{Go, Python, Rust};
+pub(crate) use Language::{C, Go, Python, Rust};
 
 pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Where the program in Go is built, and what `go` needs to build it.
+/// Where the programs in Go and C are built, and what `go` needs to build one.
 fn scratch() -> &'static Path {
     Path::new(env!("CARGO_TARGET_TMPDIR"))
 }
@@ -42,6 +43,7 @@ pub(crate) fn can_run(languages: &[Language]) -> bool {
             Rust => return true,
             Python => &MISSING_PYTHON,
             Go => &MISSING_GO,
+            C => &MISSING_C,
         };
         let missing = missing.get_or_init(|| language.find_what_is_missing());
         if let Some(missing) = missing {
@@ -58,6 +60,7 @@ pub(crate) fn can_run(languages: &[Language]) -> bool {
 
 static MISSING_PYTHON: OnceLock<Option<String>> = OnceLock::new();
 static MISSING_GO: OnceLock<Option<String>> = OnceLock::new();
+static MISSING_C: OnceLock<Option<String>> = OnceLock::new();
 
 /// What `go` is run with: without the network, and writing nowhere but into cargo's target directory.
 pub(crate) fn go(folder: impl AsRef<Path>) -> Command {
@@ -78,6 +81,42 @@ pub(crate) fn go(folder: impl AsRef<Path>) -> Command {
 
 fn go_program() -> PathBuf {
     scratch().join("peer-go")
+}
+
+fn c_program() -> PathBuf {
+    scratch().join("peer-c")
+}
+
+/// Builds a program with a command that is told where to put it. Others may run or build it at the same time.
+fn build(mut command: Command, program: &Path) {
+    let built = program.with_extension(std::process::id().to_string());
+    let output = command.arg("-o").arg(&built).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {text}");
+    fs::rename(built, program).unwrap();
+}
+
+/// The compiler, with what makes every mistake in memory and every undefined operation the end of the program.
+fn cc() -> Command {
+    let client = root().join("clients/c");
+    let mut command = Command::new("cc");
+    command
+        .args([
+            "-std=c99",
+            "-Wall",
+            "-Wextra",
+            "-Wpedantic",
+            "-Werror",
+            "-O1",
+            "-g",
+        ])
+        .args(["-fsanitize=address,undefined", "-fno-sanitize-recover=all"])
+        .arg("-I")
+        .arg(&client)
+        .arg("-I")
+        .arg(client.join("tests"))
+        .arg(root().join("tests/languages/clients/peer.c"));
+    command
 }
 
 fn python() -> Command {
@@ -121,14 +160,16 @@ impl Language {
                 if !go_is_new_enough() {
                     return Some("there is no go here, of version 1.19 or later".to_owned());
                 }
-                // Others may run or build it at the same time.
-                let built = scratch().join(format!("peer-go.{}", std::process::id()));
-                let mut build = go("tests/languages/clients/go");
-                build.arg("build").arg("-o").arg(&built).arg(".");
-                let output = build.output().unwrap();
-                let text = String::from_utf8_lossy(&output.stderr);
-                assert!(output.status.success(), "{build:?}: {text}");
-                fs::rename(built, go_program()).unwrap();
+                let mut command = go("tests/languages/clients/go");
+                command.arg("build");
+                build(command, &go_program());
+                None
+            }
+            C => {
+                if !succeeds(Command::new("cc").arg("--version")) {
+                    return Some("there is no cc here".to_owned());
+                }
+                build(cc(), &c_program());
                 None
             }
         }
@@ -140,6 +181,7 @@ impl Language {
             Rust => "rust",
             Python => "python",
             Go => "go",
+            C => "c",
         }
     }
 
@@ -171,6 +213,7 @@ impl Language {
                 vec!["python3".to_owned(), program, role.to_owned()]
             }
             Go => vec![path(go_program()), role.to_owned()],
+            C => vec![path(c_program()), role.to_owned()],
         };
         (command, environment)
     }
