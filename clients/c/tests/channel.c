@@ -10,7 +10,7 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
-#include "support.h"
+#include "raw.h"
 
 #define MESSAGE(text) (text), (sizeof(text) - 1)
 

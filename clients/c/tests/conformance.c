@@ -6,7 +6,7 @@
 #include <math.h>
 
 #include "json.h"
-#include "support.h"
+#include "raw.h"
 
 static const char *const files[] = {"packets.json", "text.json", "numbers.json", "values.json", "descriptors.json"};
 
