@@ -1,5 +1,31 @@
 /* What wormhole.h promises, a test for each. Every one runs in a process of its own, with a deadline, and must end with as
  * many descriptors as it began with. The argument, if there is one, is the name of one test. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <sched.h>
+#include <sys/socket.h>
+
+/* What the client calls instead of two functions of the C library, to see how it waits, and to make a receive miss what is
+ * queued, as the kernel may. */
+static int yields, misses, receives_blocked;
+
+static int counting_yield(void) {
+    yields++;
+    return sched_yield();
+}
+
+static ssize_t missing_recvmsg(int fd, struct msghdr *message, int flags) {
+    receives_blocked = !(flags & MSG_DONTWAIT);
+    if (misses == 0) return recvmsg(fd, message, flags);
+    misses--;
+    message->msg_controllen = 0;
+    message->msg_flags = 0;
+    return 0;
+}
+
+#define sched_yield counting_yield
+#define recvmsg missing_recvmsg
 #define WORMHOLE_IMPLEMENTATION
 #include "../wormhole.h"
 
@@ -297,12 +323,48 @@ struct ends {
     int tx, rx, tell, told;
 };
 
+static void it_spins_while_that_pays_off(void) {
+    struct wormhole_message message;
+    struct whp_spin *spin;
+    int tx, rx, i;
+    wormhole_message_init(&message);
+    SAME(wormhole_channel(&tx, &rx), 0);
+    spin = &whp_spins[rx & 63];
+    SAME(wormhole_recv_timeout(rx, &message, 1), -ETIMEDOUT);
+    SAME(yields, 0);
+    for (i = 0; i < WHP_ENOUGH; i++) whp_learn(spin, 0, 1);
+    SAME(wormhole_recv_timeout(rx, &message, 1), -ETIMEDOUT);
+    CHECK(yields > 0);
+    /* In vain: it takes eight quick answers more until it is tried again, then sixteen. */
+    SAME(spin->score, -8);
+    for (i = 0; i < 8 + WHP_ENOUGH; i++) {
+        yields = 0;
+        SAME(wormhole_recv_timeout(rx, &message, 1), -ETIMEDOUT);
+        SAME(yields, 0);
+        SAME(spin->score, i - 8);
+        whp_learn(spin, 0, 1);
+    }
+    SAME(wormhole_recv_timeout(rx, &message, 1), -ETIMEDOUT);
+    SAME(spin->score, -16);
+    for (i = 0; i < 20; i++) whp_learn(spin, 1, 0);
+    SAME(spin->score, -4096);
+    for (i = 0; i < 5000; i++) whp_learn(spin, 1, 1);
+    SAME(spin->score, WHP_MOST);
+    SAME(spin->extra, 0);
+    for (i = 0; i < 20; i++) whp_learn(spin, 0, 0);
+    SAME(spin->score, 0);
+    wormhole_message_clear(&message);
+    close(tx);
+    close(rx);
+}
+
 static void waits_for_one(void *argument) {
     struct ends *ends = (struct ends *)argument;
     struct wormhole_message message;
     wormhole_message_init(&message);
     close(ends->tx);
     SAME(wormhole_recv(ends->rx, &message), 0);
+    SAME(receives_blocked, 1); /* in the kernel, which wakes blocked receivers one by one */
     expect(&message, "1");
     SAME(wormhole_recv(ends->rx, &message), -EPIPE);
     wormhole_message_clear(&message);
@@ -321,9 +383,25 @@ static void a_waiting_receiver_is_woken_by_a_message_and_by_the_end(void) {
     succeeds(pid);
 }
 
+/* How often a process has gone to sleep. */
+static long sleeps_of(pid_t pid) {
+    char path[40], line[200];
+    long count = -1;
+    FILE *file;
+    snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
+    file = fopen(path, "r");
+    CHECK(file != NULL);
+    while (fgets(line, sizeof line, file) != NULL) sscanf(line, "voluntary_ctxt_switches: %ld", &count);
+    fclose(file);
+    CHECK(count >= 0);
+    return count;
+}
+
 static void takes_one_and_waits(void *argument) {
     struct ends *ends = (struct ends *)argument;
     struct wormhole_message message;
+    const long sleeps = sleeps_of(getppid());
+    while (sleeps_of(getppid()) < sleeps + 8) sched_yield(); /* it has looked some times */
     wormhole_message_init(&message);
     close(ends->tx);
     close(ends->tell);
@@ -407,6 +485,22 @@ static void a_shared_flag_changes_nothing(void) {
     SAME(wormhole_send(ends.tx, MESSAGE("1")), 0);
     close(ends.tx);
     succeeds(pid);
+}
+
+static void what_a_receive_has_missed_is_no_end(void) {
+    struct wormhole_message message;
+    int tx, rx;
+    wormhole_message_init(&message);
+    SAME(wormhole_channel(&tx, &rx), 0);
+    SAME(wormhole_send(tx, MESSAGE("1")), 0);
+    close(tx);
+    misses = 3;
+    SAME(wormhole_recv(rx, &message), 0);
+    SAME(misses, 0);
+    expect(&message, "1");
+    SAME(wormhole_recv(rx, &message), -EPIPE);
+    wormhole_message_clear(&message);
+    close(rx);
 }
 
 static void sends_and_closes(void *argument) {
@@ -1258,6 +1352,8 @@ static const struct {
     TEST(a_waiting_sender_is_told_of_the_end),
     TEST(signals_do_not_end_a_call),
     TEST(a_shared_flag_changes_nothing),
+    TEST(what_a_receive_has_missed_is_no_end),
+    TEST(it_spins_while_that_pays_off),
     TEST(a_last_message_just_before_the_end_is_received),
     TEST(a_receiver_that_writes_backwards_costs_nothing),
     TEST(each_message_reaches_exactly_one_receiver),

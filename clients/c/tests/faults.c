@@ -1,6 +1,6 @@
 /* One operation of the client, whose system calls faults.py makes fail. After each: no descriptor and no memory is left
  * over, what the caller has is untouched, and the next message arrives. The argument is the name of the operation; what it
- * gave is printed. The part that is to fail stands between two calls of getppid. */
+ * gave is printed. The second argument is a folder for it. The part that is to fail stands between two calls of getppid. */
 #define WORMHOLE_IMPLEMENTATION
 #include "../wormhole.h"
 
@@ -65,6 +65,14 @@ static int create(void) {
         close(rx);
     }
     return end(result);
+}
+
+static int create_with_closed_streams(void) {
+    int in = fcntl(0, F_DUPFD_CLOEXEC, 10), result;
+    close(0);
+    result = create();
+    CHECK(dup2(in, 0) == 0);
+    return result;
 }
 
 static int sends(const char *what, size_t len, const int *fds, size_t count, int timeout) {
@@ -253,7 +261,7 @@ static int take_a_blob(void) {
     return result;
 }
 
-static char path[100];
+static char path[108];
 
 static int listens(const char *name) {
     struct wormhole_listener listener;
@@ -279,10 +287,7 @@ static int listens(const char *name) {
 
 static int listen_at_a_path(void) { return listens(path); }
 
-static int listen_at_a_relative_path(void) {
-    CHECK(chdir("/tmp") == 0);
-    return listens(path + strlen("/tmp/"));
-}
+static int listen_at_a_relative_path(void) { return listens("socket"); /* in the folder of the test */ }
 
 static int listen_over_a_stale_file(void) {
     struct wormhole_listener listener;
@@ -376,6 +381,7 @@ static const struct {
 #define OPERATION(name)                                                                                                \
     { #name, name }
     OPERATION(create),
+    OPERATION(create_with_closed_streams),
     OPERATION(send_plain),
     OPERATION(send_without_waiting),
     OPERATION(send_of_two_parts),
@@ -417,12 +423,13 @@ int main(int argc, char **argv) {
         if (argc < 2) {
             printf("%s\n", operations[i].name);
             fflush(stdout);
-        } else if (strcmp(operations[i].name, argv[1]) == 0) {
+        } else if (argc == 3 && strcmp(operations[i].name, argv[1]) == 0) {
             test_name = argv[1];
+            CHECK(chdir(argv[2]) == 0);
             text = (char *)malloc(LONG);
             CHECK(text != NULL);
             memset(text, 'x', LONG);
-            snprintf(path, sizeof path, "/tmp/wormhole-c-faults-%d", (int)getpid());
+            CHECK(snprintf(path, sizeof path, "%s/socket", argv[2]) < (int)sizeof path);
             printf("outcome: %d\n", operations[i].run());
             return 0;
         }

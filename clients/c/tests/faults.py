@@ -117,8 +117,9 @@ RULES = [
 
 def run(operation, options):
     """What an operation gives under strace, and its calls."""
-    with tempfile.NamedTemporaryFile(mode="r") as trace:
-        command = ["strace", "-qq", "-e", "signal=none", *options, "-o", trace.name, PROGRAM, operation]
+    with tempfile.TemporaryDirectory() as folder:
+        trace = os.path.join(folder, "trace")
+        command = ["strace", "-qq", "-e", "signal=none", *options, "-o", trace, PROGRAM, operation, folder]
         # Without it what was freed counts as in use.
         environment = {**os.environ, "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"}
         # strace makes a call fail by leaving it out.
@@ -129,7 +130,8 @@ def run(operation, options):
         if done.returncode or not found:
             raise AssertionError(f"{' '.join(command)}: {done.returncode}\n{done.stdout}{done.stderr}")
         number = int(found.group(1))
-        return name_of(-number), trace.read()
+        with open(trace) as file:
+            return name_of(-number), file.read()
 
 
 def name_of(number):
