@@ -89,18 +89,21 @@ static void succeeds(pid_t pid) {
     CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
 
-/* Waits until another process sleeps in the kernel. */
+/* Waits until another process waits in the kernel: for a message, for room, or for what it polls. */
 static void until_it_sleeps(pid_t pid) {
-    char path[40], line[400], *state;
+    char path[40], line[400];
     for (;;) {
         FILE *file;
-        snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+        const char *found;
+        long call;
+        snprintf(path, sizeof path, "/proc/%d/syscall", (int)pid);
         file = fopen(path, "r");
-        CHECK(file != NULL && fgets(line, sizeof line, file) != NULL);
+        CHECK(file != NULL);
+        found = fgets(line, sizeof line, file); /* "running", or the number of the call */
         fclose(file);
-        state = strrchr(line, ')');
-        CHECK(state != NULL && state[2] != 'Z');
-        if (state[2] == 'S') return;
+        CHECK(found != NULL);
+        call = strtol(line, NULL, 10);
+        if (call == SYS_recvmsg || call == SYS_ppoll) return;
         sched_yield();
     }
 }

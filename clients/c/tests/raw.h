@@ -54,9 +54,4 @@ static size_t raw_recv(int fd, void *bytes, size_t room, int *fds, size_t *count
     return (size_t)received;
 }
 
-static void close_all(const int *fds, size_t count) {
-    size_t i;
-    for (i = 0; i < count; i++) close(fds[i]);
-}
-
 #endif

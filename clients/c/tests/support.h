@@ -34,4 +34,10 @@ static int open_fds(void) {
     return count;
 }
 
+/* Not every test needs it. */
+__attribute__((unused)) static void close_all(const int *fds, size_t count) {
+    size_t i;
+    for (i = 0; i < count; i++) close(fds[i]);
+}
+
 #endif
