@@ -13,8 +13,8 @@
  *
  * - Every function that can fail gives a negative errno value, never errno itself; what it says is at
  *   wormhole_strerror. Signals do not end a call early.
- * - Descriptors that are arguments stay the caller's, whether a call fails or not: what is sent is a duplicate.
- *   The functions that make an end, a listener or a blob give what the caller is to close.
+ * - Descriptors that are arguments stay the caller's, whether a call fails or not: what is sent is a duplicate. Only
+ *   wormhole_blob_adopt takes one over, if it succeeds. What a function makes is the caller's to close.
  * - A received message owns its descriptors until wormhole_take_fd and its like hand them out.
  * - All descriptors that come from here are close-on-exec and 3 or more.
  * - Any number of threads may use an end. A message, a listener and a blob are for one thread at a time.
