@@ -84,7 +84,7 @@ static pid_t child_of(void (*body)(void *), void *argument) {
 }
 
 static void succeeds(pid_t pid) {
-    int status;
+    int status = -1;
     while (waitpid(pid, &status, 0) < 0) CHECK(errno == EINTR);
     CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
@@ -255,6 +255,62 @@ static void bad_packets_are_consumed(void) {
     SAME(wormhole_recv(rx, &message), 0);
     expect(&message, "1");
     wormhole_message_clear(&message);
+    close(tx);
+    close(rx);
+}
+
+static unsigned random_number(void) {
+    static unsigned long long state = 88172645463325252ULL;
+    state ^= state << 13;
+    state ^= state >> 7;
+    state ^= state << 17;
+    return (unsigned)(state >> 32);
+}
+
+static void garbage_of_all_kinds_does_no_harm(void) {
+    struct wormhole_message message;
+    int tx, rx, fds[6], i, before;
+    wormhole_message_init(&message);
+    SAME(wormhole_channel(&tx, &rx), 0);
+    fds[0] = file_of("");
+    fds[1] = file_of("0123456789");
+    fds[2] = file_of("01234567");
+    fds[3] = tx;
+    fds[4] = rx;
+    CHECK((fds[5] = open("/dev/null", O_RDWR | O_CLOEXEC)) >= 0);
+    before = open_fds();
+    for (i = 0; i < 30000; i++) {
+        static char packet[300];
+        struct wormhole_blob blob;
+        int sent[4], result, taken;
+        size_t len = random_number() % sizeof packet, count = random_number() % 5, declared, j;
+        for (j = 8; j < len; j++) packet[j] = (char)random_number();
+        /* Mostly a length that is nearly right. */
+        declared = len < 8 ? 0 : len - 8 + random_number() % 21 - (random_number() % 4 == 0 ? 10 : 0);
+        memcpy(packet, &declared, 8);
+        if (random_number() % 16 == 0) packet[random_number() % 8] = (char)random_number();
+        for (j = 0; j < count; j++) sent[j] = fds[random_number() % 6];
+        message.max_message_len = random_number() % 8 == 0 ? 100 : WORMHOLE_MAX_MESSAGE_LEN;
+        raw_send(tx, packet, len, sent, count);
+        result = wormhole_try_recv_fds(rx, &message);
+        CHECK(result == 0 || result == -EBADMSG || result == -EMSGSIZE);
+        if (result < 0) {
+            CHECK(message.text == NULL && message.fd_count == 0 && open_fds() == before);
+            continue;
+        }
+        CHECK(message.len <= message.max_message_len && message.text[message.len] == '\0');
+        taken = wormhole_take_sender(&message, random_number() % 5);
+        if (taken >= 0) close(taken);
+        taken = wormhole_take_receiver(&message, random_number() % 5);
+        if (taken >= 0) close(taken);
+        if (wormhole_take_blob(&message, random_number() % 5, &blob) == 0) wormhole_blob_close(&blob);
+    }
+    SAME(wormhole_try_recv(rx, &message), -EAGAIN);
+    wormhole_message_clear(&message);
+    close(fds[0]);
+    close(fds[1]);
+    close(fds[2]);
+    close(fds[5]);
     close(tx);
     close(rx);
 }
@@ -1347,6 +1403,7 @@ static const struct {
     TEST(a_message_fills_the_packet_to_the_last_byte),
     TEST(the_limits_of_length_hold),
     TEST(bad_packets_are_consumed),
+    TEST(garbage_of_all_kinds_does_no_harm),
     TEST(calls_that_must_not_wait_do_not),
     TEST(what_was_sent_outlives_its_sender),
     TEST(a_sender_is_told_that_every_receiver_is_gone),
@@ -1389,7 +1446,7 @@ int main(int argc, char **argv) {
     size_t i, count = 0, failed = 0;
     if (argc == 2 && strcmp(argv[1], "--program") == 0) return program();
     for (i = 0; i < sizeof tests / sizeof *tests; i++) {
-        int status;
+        int status = -1;
         pid_t pid;
         if (argc == 2 && strcmp(argv[1], tests[i].name) != 0) continue;
         CHECK(mkdtemp(strcpy(folder + strlen(folder) - 6, "XXXXXX") - (strlen(folder) - 6)) != NULL);
