@@ -66,7 +66,12 @@ func BlobFromFile(file *os.File) (*Blob, error) {
 }
 
 func (b *Blob) adopt(fd int) error {
-	memory, err := mapSealed(fd)
+	return b.adoptWithin(fd, func(int64) error { return nil })
+}
+
+// adoptWithin is adopt that asks whether there may be a blob of that size before it maps it.
+func (b *Blob) adoptWithin(fd int, allow func(size int64) error) error {
+	memory, err := mapSealed(fd, allow)
 	if err != nil {
 		closeFd(fd)
 		return err
@@ -77,7 +82,7 @@ func (b *Blob) adopt(fd int) error {
 	return nil
 }
 
-func mapSealed(fd int) ([]byte, error) {
+func mapSealed(fd int, allow func(size int64) error) ([]byte, error) {
 	seals, err := fcntl(fd, fGetSeals, 0)
 	switch {
 	case err != nil:
@@ -101,6 +106,9 @@ func mapSealed(fd int) ([]byte, error) {
 	var stat syscall.Stat_t
 	if err := syscall.Fstat(fd, &stat); err != nil {
 		return nil, &IOError{mapping, err}
+	}
+	if err := allow(stat.Size); err != nil {
+		return nil, err
 	}
 	if stat.Size == 0 {
 		return nil, nil // which cannot be mapped

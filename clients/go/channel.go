@@ -9,20 +9,34 @@ import (
 	"os"
 	"reflect"
 	"runtime"
+	"time"
 )
 
 // DefaultMaxMessageLen is the longest text, in bytes, that an end sends and receives unless it is told
 // otherwise: 64 MiB.
 const DefaultMaxMessageLen = 64 * 1024 * 1024
 
+// DefaultMaxBlobLen is how many bytes the blobs of one received message may have together, unless its receiver is told
+// otherwise: 1 GiB.
+const DefaultMaxBlobLen = 1024 * 1024 * 1024
+
+var defaultLimits = limits{DefaultMaxMessageLen, DefaultMaxBlobLen}
+
 // Options are settings of a new channel. The zero value is what [Channel] uses.
 type Options struct {
 	// MaxMessageLen is the longest message, in bytes of its text; 0 is DefaultMaxMessageLen. It holds for
 	// both ends in this process. An end that is sent arrives with the default.
 	MaxMessageLen int
+	// MaxBlobLen is how many bytes the blobs of one received message may have together; 0 is DefaultMaxBlobLen. A
+	// blob may be as long as its sender likes without having cost it any memory, but takes up address space here.
+	// A message with more is a [*DecodeError], and nothing of it has been mapped.
+	MaxBlobLen int64
 	// Buffer is the size of the kernel's buffer in bytes, how much may be sent that is not yet received;
 	// 0 is the kernel's default, usually 212,992. The kernel doubles it for its bookkeeping.
 	Buffer int
+	// Spin is for how long a call that waits may look again and again before it sleeps, which it only does as long as
+	// that has been paying off; 0 is DefaultSpin, a negative value turns it off.
+	Spin time.Duration
 }
 
 // Channel makes a channel: its sender and its receiver.
@@ -35,15 +49,27 @@ func Channel[T any]() (*Sender[T], *Receiver[T], error) {
 
 // ChannelWith makes a channel with settings.
 func ChannelWith[T any](options Options) (*Sender[T], *Receiver[T], error) {
-	limit := options.MaxMessageLen
-	if limit <= 0 {
-		limit = DefaultMaxMessageLen
+	limits := defaultLimits
+	if options.MaxMessageLen > 0 {
+		limits.message = options.MaxMessageLen
+	}
+	if options.MaxBlobLen > 0 {
+		limits.blobs = options.MaxBlobLen
 	}
 	sending, receiving, err := socketPair(options.Buffer)
 	if err != nil {
 		return nil, nil, err
 	}
-	return &Sender[T]{newEnd(sending, limit)}, &Receiver[T]{newEnd(receiving, limit)}, nil
+	tx, rx := newEnd(sending, limits), newEnd(receiving, limits)
+	for _, e := range []*end{tx, rx} {
+		switch {
+		case options.Spin > 0:
+			e.spin.limit.Store(int64(options.Spin))
+		case options.Spin < 0:
+			e.spin.limit.Store(0)
+		}
+	}
+	return &Sender[T]{tx}, &Receiver[T]{rx}, nil
 }
 
 // Sender is the sending end of a channel of values of type T.
@@ -100,9 +126,9 @@ func (s *Sender[T]) File() (*os.File, error) {
 }
 
 // SenderFromFile makes a sender of a descriptor that came from elsewhere, which it duplicates. It fails with a
-// [*NotAChannelError] if that is not a connected unix SOCK_SEQPACKET socket.
+// [*NotAChannelError] if that is not a connected unix SOCK_SEQPACKET socket, or the receiving end of a channel.
 func SenderFromFile[T any](file *os.File) (*Sender[T], error) {
-	e, err := endFromFile(file)
+	e, err := endFromFile(file, checkSender)
 	if err != nil {
 		return nil, err
 	}
@@ -155,6 +181,9 @@ func (r *Receiver[T]) recv(ctx context.Context, mayWait bool, files *[]*os.File)
 // SetMaxMessageLen sets the longest message that this end receives, in bytes of its text.
 func (r *Receiver[T]) SetMaxMessageLen(bytes int) { r.end.setMaxMessageLen(bytes) }
 
+// SetMaxBlobLen sets how many bytes the blobs of one message that this end receives may have together.
+func (r *Receiver[T]) SetMaxBlobLen(bytes int64) { r.end.setMaxBlobLen(bytes) }
+
 // Close closes this end in this process. Calls that wait return [ErrClosed]. Closing twice says [ErrClosed].
 func (r *Receiver[T]) Close() error {
 	if r == nil {
@@ -172,9 +201,9 @@ func (r *Receiver[T]) File() (*os.File, error) {
 }
 
 // ReceiverFromFile makes a receiver of a descriptor that came from elsewhere, which it duplicates. It fails with
-// a [*NotAChannelError] if that is not a connected unix SOCK_SEQPACKET socket.
+// a [*NotAChannelError] if that is not a connected unix SOCK_SEQPACKET socket, or the sending end of a channel.
 func ReceiverFromFile[T any](file *os.File) (*Receiver[T], error) {
-	e, err := endFromFile(file)
+	e, err := endFromFile(file, checkReceiver)
 	if err != nil {
 		return nil, err
 	}
@@ -208,12 +237,12 @@ func (e *end) file(name string) (*os.File, error) {
 	return os.NewFile(uintptr(duplicate), name), nil
 }
 
-func endFromFile(file *os.File) (*end, error) {
+func endFromFile(file *os.File, check func(fd int) error) (*end, error) {
 	fd, err := duplicateFile(file)
 	if err != nil {
 		return nil, &IOError{"duplicate the descriptor of a channel end", err}
 	}
-	return adoptEnd(fd)
+	return adoptEnd(fd, check)
 }
 
 // duplicateFile duplicates the descriptor of a file. It does not use file.Fd, which makes the open file that other

@@ -127,7 +127,7 @@ func TestADeadlineEndsWaiting(t *testing.T) {
 func asleep(e *end) {
 	for {
 		e.mu.Lock()
-		sleepers := len(e.sleepers)
+		sleepers := e.waiters.Len()
 		e.mu.Unlock()
 		if sleepers > 0 {
 			return

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
-	"os"
 	"reflect"
 	"strconv"
 	"unicode/utf8"
@@ -22,6 +21,8 @@ type decoder struct {
 	fds []int
 	// What has taken them, to be closed if the rest of the message turns out to be wrong.
 	claimed []interface{ Close() error }
+	// How many bytes the blobs may have together, and what is left of them.
+	blobLimit, blobsLeft int64
 }
 
 // message reads the whole text into a zero value.
@@ -175,7 +176,7 @@ func setNumber(v reflect.Value, number string) *problem {
 		}
 	}
 	if err != nil {
-		return wrong("the number %s does not fit %s", number, v.Type())
+		return wrong("the number %s does not fit %s", clip(number), v.Type())
 	}
 	return nil
 }
@@ -302,7 +303,7 @@ func setKey(key reflect.Value, name string) *problem {
 	switch key.Kind() {
 	case reflect.Bool:
 		if name != "true" && name != "false" {
-			return wrong("found the key %q, expected true or false", name)
+			return wrong("found the key %q, expected true or false", clip(name))
 		}
 		key.SetBool(name == "true")
 		return nil
@@ -311,7 +312,7 @@ func setKey(key reflect.Value, name string) *problem {
 		reflect.Float32, reflect.Float64:
 		check := scanner{text: []byte(name)}
 		if number, p := check.number(); p != nil || number != name {
-			return wrong("found the key %q, expected a number", name)
+			return wrong("found the key %q, expected a number", clip(name))
 		}
 		return setNumber(key, name)
 	}
@@ -377,7 +378,7 @@ func (d *decoder) variant(v reflect.Value, s *shape) *problem {
 		}
 		i, known := s.byName[name]
 		if !known || s.fields[i].typ.Kind() != reflect.Bool {
-			return d.wrong("%s has no variant %q without fields", v.Type(), name)
+			return d.wrong("%s has no variant %q without fields", v.Type(), clip(name))
 		}
 		v.FieldByIndex(s.fields[i].index).SetBool(true)
 		return nil
@@ -417,7 +418,7 @@ func (d *decoder) descriptor(v reflect.Value) *problem {
 	}
 	index, err := strconv.ParseUint(number, 10, 32)
 	if err != nil {
-		return d.wrong("found %s, expected the index of a descriptor", number)
+		return d.wrong("found %s, expected the index of a descriptor", clip(number))
 	}
 	if index >= uint64(len(d.fds)) {
 		return d.wrong("descriptor %d of a message that carries %d (the first is 0)", index, len(d.fds))
@@ -428,16 +429,36 @@ func (d *decoder) descriptor(v reflect.Value) *problem {
 	}
 	d.fds[index] = -1
 	if v.Type() == fileType {
-		file := os.NewFile(uintptr(fd), fmt.Sprintf("wormhole descriptor %d", fd))
+		file, err := newFile(fd)
+		if err != nil {
+			closeFd(fd)
+			return failed(&IOError{"take a descriptor of a message", err})
+		}
 		d.claimed = append(d.claimed, file)
 		v.Set(reflect.ValueOf(file))
 		return nil
 	}
 	v.Set(reflect.New(v.Type().Elem()))
 	owner := v.Interface().(descriptor)
-	if err := owner.adopt(fd); err != nil {
+	if blob, ok := owner.(*Blob); ok {
+		err = blob.adoptWithin(fd, d.takeBlob)
+	} else {
+		err = owner.adopt(fd)
+	}
+	if err != nil {
 		return failed(err)
 	}
 	d.claimed = append(d.claimed, owner)
+	return nil
+}
+
+// takeBlob allows for a blob of so many bytes, or says why not.
+func (d *decoder) takeBlob(size int64) error {
+	if size > d.blobsLeft {
+		// They may be more than any integer when added up.
+		total := uint64(d.blobLimit-d.blobsLeft) + uint64(size)
+		return fmt.Errorf("blobs of %d bytes are longer than the limit of %d bytes", total, d.blobLimit)
+	}
+	d.blobsLeft -= size
 	return nil
 }

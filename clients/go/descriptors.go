@@ -3,20 +3,22 @@
 package wormhole
 
 import (
+	"fmt"
 	"os"
 	"reflect"
+	"syscall"
 )
 
 func (s *Sender[T]) hold() (int, func(), error)   { return s.end.hold() }
 func (r *Receiver[T]) hold() (int, func(), error) { return r.end.hold() }
 
 func (s *Sender[T]) adopt(fd int) (err error) {
-	s.end, err = adoptEnd(fd)
+	s.end, err = adoptEnd(fd, checkSender)
 	return err
 }
 
 func (r *Receiver[T]) adopt(fd int) (err error) {
-	r.end, err = adoptEnd(fd)
+	r.end, err = adoptEnd(fd, checkReceiver)
 	return err
 }
 
@@ -26,12 +28,56 @@ func (e *end) hold() (int, func(), error) {
 }
 
 // holdFile duplicates the descriptor of a file, because the file may be closed while it is sent.
+//
+// A duplicate shares the flags of the open file. Package runtime has made pipes and connections non-blocking for its
+// poller, and no program in another language expects that of what it is sent. So they become blocking, as those in
+// exec.Cmd.ExtraFiles do.
 func holdFile(file *os.File) (int, func(), error) {
 	fd, err := duplicateFile(file)
 	if err != nil {
 		return -1, nil, &IOError{"duplicate a descriptor of the message", err}
 	}
+	flags, err := fcntl(fd, syscall.F_GETFL, 0)
+	if err == nil && flags&syscall.O_NONBLOCK != 0 {
+		_ = file.Fd() // tells package os where it has set the flag itself
+		_, err = fcntl(fd, syscall.F_SETFL, flags&^syscall.O_NONBLOCK)
+	}
+	if err != nil {
+		closeFd(fd)
+		return -1, nil, &IOError{"make a descriptor of the message blocking", err}
+	}
 	return fd, func() { closeFd(fd) }, nil
+}
+
+// newFile makes a file of a descriptor that came from elsewhere.
+//
+// For one that is non-blocking os.NewFile asks the runtime's poller to watch it, which asks the file whether it is ready.
+// In a file system that a program serves (FUSE), that program need never answer. So only pipes and sockets are
+// watched, where the kernel itself answers. Others get a number that package os has seen only as that of
+// something else.
+func newFile(fd int) (*os.File, error) {
+	name := fmt.Sprintf("wormhole descriptor %d", fd)
+	// None of these calls reaches the program that serves a file.
+	flags, err := fcntl(fd, syscall.F_GETFL, 0)
+	if err != nil {
+		return nil, err
+	}
+	_, notAPipe := fcntl(fd, fGetPipeSize, 0)
+	_, notASocket := syscall.GetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_TYPE)
+	if flags&syscall.O_NONBLOCK == 0 || notAPipe == nil || notASocket == nil {
+		return os.NewFile(uintptr(fd), name), nil
+	}
+	other, err := eventFd()
+	if err != nil {
+		return nil, err
+	}
+	file := os.NewFile(uintptr(other), name)
+	if err := syscall.Dup3(fd, other, syscall.O_CLOEXEC); err != nil {
+		_ = file.Close()
+		return nil, err
+	}
+	closeFd(fd)
+	return file, nil
 }
 
 // CloseAll closes every channel end, file and blob that a message holds, wherever this package would look for

@@ -169,7 +169,7 @@ func (e *encoder) raw(text []byte) *problem {
 func (e *encoder) number(text string) *problem {
 	check := scanner{text: []byte(text)}
 	if number, p := check.number(); p != nil || number != text {
-		return wrong("%q is no number", text)
+		return wrong("%q is no number", clip(text))
 	}
 	return e.write(text)
 }
@@ -194,7 +194,7 @@ func (e *encoder) float(f float64, bits int) *problem {
 
 func (e *encoder) str(text string) *problem {
 	if !utf8.ValidString(text) {
-		return wrong("the string %q is not UTF-8", text)
+		return wrong("the string %q is not UTF-8", clip(text))
 	}
 	e.text = append(e.text, '"')
 	start := 0
@@ -267,7 +267,7 @@ func (e *encoder) member(name string, v reflect.Value) *problem {
 	}
 	e.text = append(e.text, ':')
 	if p := e.value(v); p != nil {
-		return p.in("." + name)
+		return p.in("." + clip(name))
 	}
 	return nil
 }

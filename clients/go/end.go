@@ -3,6 +3,7 @@
 package wormhole
 
 import (
+	"container/list"
 	"context"
 	"errors"
 	"fmt"
@@ -10,7 +11,6 @@ import (
 	"sync"
 	"syscall"
 	"time"
-	"unsafe"
 )
 
 // end is a socket that goroutines share: closed when Close was called and the last call that uses it is over,
@@ -20,14 +20,27 @@ type end struct {
 	fd     int
 	users  int
 	closed bool
-	// The longest text in bytes.
-	limit int
-	// Those who wait and want to know when it is closed.
-	sleepers map[*waker]struct{}
+	limits limits
+	spin   spin
+	// Closed by close, to wake the calls that wait.
+	closing chan struct{}
+	// The calls that sleep until the poller wakes one of them, the one that has waited longest first.
+	waiters list.List // of *waiter
+	// The poller's epoll knows the descriptor.
+	registered bool
 }
 
-func newEnd(fd, limit int) *end {
-	e := &end{fd: fd, limit: limit}
+// limits are what one message may have, in bytes.
+type limits struct {
+	// Its text.
+	message int
+	// Its blobs together.
+	blobs int64
+}
+
+func newEnd(fd int, limits limits) *end {
+	e := &end{fd: fd, limits: limits, closing: make(chan struct{})}
+	e.spin.limit.Store(int64(DefaultSpin))
 	// Whoever uses the descriptor holds e, so this cannot close it under them.
 	runtime.SetFinalizer(e, func(e *end) { _ = e.close() })
 	return e
@@ -35,12 +48,16 @@ func newEnd(fd, limit int) *end {
 
 // adoptEnd takes over a descriptor that came from elsewhere, after checking what it is. On failure it
 // closes it.
-func adoptEnd(fd int) (*end, error) {
-	if err := checkSocket(fd); err != nil {
-		closeFd(fd)
+func adoptEnd(fd int, check func(fd int) error) (*end, error) {
+	err := check(fd)
+	if err == nil {
+		fd, err = aboveStreams(fd)
+	}
+	if err != nil {
+		closeFds([]int{fd})
 		return nil, err
 	}
-	return newEnd(fd, DefaultMaxMessageLen), nil
+	return newEnd(fd, defaultLimits), nil
 }
 
 // acquire keeps the descriptor open until release.
@@ -66,6 +83,10 @@ func (e *end) release() {
 
 func (e *end) closeIfUnused() {
 	if e.closed && e.users == 0 && e.fd >= 0 {
+		if e.registered {
+			// Closing does not do it while another process has a copy of the socket.
+			forget(e.fd)
+		}
 		closeFd(e.fd)
 		e.fd = -1
 		runtime.SetFinalizer(e, nil)
@@ -82,9 +103,7 @@ func (e *end) close() error {
 		return ErrClosed
 	}
 	e.closed = true
-	for w := range e.sleepers {
-		w.wake()
-	}
+	close(e.closing)
 	e.closeIfUnused()
 	return nil
 }
@@ -95,13 +114,10 @@ func (e *end) isClosed() bool {
 	return e.closed
 }
 
-func (e *end) maxMessageLen() int {
-	if e == nil {
-		return 0
-	}
+func (e *end) currentLimits() limits {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.limit
+	return e.limits
 }
 
 func (e *end) setMaxMessageLen(limit int) {
@@ -113,21 +129,27 @@ func (e *end) setMaxMessageLen(limit int) {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.limit = limit
+	e.limits.message = limit
+}
+
+func (e *end) setMaxBlobLen(limit int64) {
+	if e == nil {
+		return
+	}
+	if limit < 0 {
+		limit = 0
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.limits.blobs = limit
 }
 
 // errWouldBlock is what until says instead of waiting.
 var errWouldBlock = errors.New("would block")
 
-// A full socket wakes those who wait for it only once three quarters of its buffer are free, while a send
-// succeeds as soon as any of it is. So senders look for themselves, now and then.
-const (
-	firstRetry = time.Millisecond
-	lastRetry  = 64 * time.Millisecond
-)
-
 // until runs attempt until it has a result, and waits for one of events in between. attempt never waits: it
-// says EAGAIN. Waiting ends early with ErrClosed, ErrTimedOut, or the context's error.
+// says EAGAIN. Waiting ends early with ErrClosed, ErrTimedOut, or the context's error; then nothing has been sent or
+// received, because each of the two is a single system call.
 func (e *end) until(ctx context.Context, events int16, mayWait bool, attempt func(fd int) error) error {
 	fd, err := e.acquire()
 	if err != nil {
@@ -137,43 +159,37 @@ func (e *end) until(ctx context.Context, events int16, mayWait bool, attempt fun
 	if ctx == nil {
 		ctx = context.Background()
 	}
-	var sleeper *sleeper
-	retry := firstRetry
+	var spinning spinning
+	var sleep *sleep
 	for {
 		// First of all, so that a loop of calls that always find something to do ends as well.
-		if err := whyStop(ctx); mayWait && err != nil {
-			return err
+		if mayWait {
+			if err := whyStop(ctx); err != nil {
+				return err
+			}
 		}
 		switch err := attempt(fd); err {
 		case syscall.EINTR:
 			continue
 		case syscall.EAGAIN:
+		case nil:
+			spinning.learn(&e.spin)
+			return nil
 		default:
 			return err
 		}
 		if !mayWait {
 			return errWouldBlock
 		}
-		if sleeper == nil {
-			sleeper = e.startSleeping(ctx)
-			defer sleeper.stop()
-			// What woke nobody, because nobody slept.
-			if e.isClosed() {
-				return ErrClosed
+		if sleep == nil {
+			if spinning.goesOn(&e.spin) {
+				continue
 			}
+			sleep = newSleep(e, fd, events)
+			defer sleep.leave()
 		}
-		timeout := time.Duration(-1)
-		if events == pollOut {
-			timeout = retry
-			if retry *= 2; retry > lastRetry {
-				retry = lastRetry
-			}
-		}
-		if err := sleeper.sleep(fd, events, timeout); err != nil {
-			return &IOError{"wait for the other side", err}
-		}
-		if e.isClosed() {
-			return ErrClosed
+		if err := sleep.once(ctx); err != nil {
+			return err
 		}
 	}
 }
@@ -191,121 +207,4 @@ func whyStop(ctx context.Context) error {
 		return ErrTimedOut
 	}
 	return fmt.Errorf("wormhole: gave up waiting for the other side: %w", err)
-}
-
-// sleeper is one call that waits: for the socket, for its context, and for Close.
-type sleeper struct {
-	end   *end
-	ctx   context.Context
-	waker *waker // nil: the process is out of descriptors
-	// Ends the goroutine that watches the context, and tells that it has ended.
-	over, watched chan struct{}
-}
-
-func (e *end) startSleeping(ctx context.Context) *sleeper {
-	s := &sleeper{end: e, ctx: ctx, waker: takeWaker()}
-	if s.waker == nil {
-		return s
-	}
-	e.mu.Lock()
-	if e.sleepers == nil {
-		e.sleepers = make(map[*waker]struct{})
-	}
-	e.sleepers[s.waker] = struct{}{}
-	e.mu.Unlock()
-	if ctx.Done() != nil {
-		s.over, s.watched = make(chan struct{}), make(chan struct{})
-		go func() {
-			defer close(s.watched)
-			select {
-			case <-ctx.Done():
-				s.waker.wake()
-			case <-s.over:
-			}
-		}()
-	}
-	return s
-}
-
-func (s *sleeper) stop() {
-	if s.waker == nil {
-		return
-	}
-	if s.over != nil {
-		close(s.over)
-		<-s.watched
-	}
-	s.end.mu.Lock()
-	delete(s.end.sleepers, s.waker)
-	s.end.mu.Unlock()
-	s.waker.giveBack() // nobody knows of it any more
-}
-
-func (s *sleeper) sleep(fd int, events int16, timeout time.Duration) error {
-	if deadline, ok := s.ctx.Deadline(); ok {
-		left := time.Until(deadline)
-		if left < 0 {
-			left = 0
-		}
-		if timeout < 0 || left < timeout {
-			timeout = left
-		}
-	}
-	fds := make([]pollFd, 1, 2)
-	fds[0] = pollFd{fd: int32(fd), events: events}
-	if s.waker != nil {
-		fds = append(fds, pollFd{fd: int32(s.waker.fd), events: pollIn})
-	} else if timeout < 0 || timeout > lastRetry {
-		timeout = lastRetry // nothing will wake it, so it looks for itself
-	}
-	if err := poll(fds, timeout); err != nil && err != syscall.EINTR {
-		return err
-	}
-	return nil
-}
-
-// waker is an eventfd that ends a poll.
-type waker struct {
-	fd int
-}
-
-func (w *waker) wake() {
-	one := [8]byte{1}
-	_, _, _ = syscall.Syscall(syscall.SYS_WRITE, uintptr(w.fd), uintptr(unsafe.Pointer(&one)), 8)
-}
-
-// spareWakers are kept open for the next call that waits.
-var spareWakers struct {
-	sync.Mutex
-	list []*waker
-}
-
-const maxSpareWakers = 8
-
-// takeWaker gives nil if the process is out of descriptors.
-func takeWaker() *waker {
-	spareWakers.Lock()
-	defer spareWakers.Unlock()
-	if last := len(spareWakers.list) - 1; last >= 0 {
-		w := spareWakers.list[last]
-		spareWakers.list = spareWakers.list[:last]
-		return w
-	}
-	fd, err := eventFd()
-	if err != nil {
-		return nil
-	}
-	return &waker{fd: fd}
-}
-
-func (w *waker) giveBack() {
-	var count [8]byte
-	_, _, _ = syscall.Syscall(syscall.SYS_READ, uintptr(w.fd), uintptr(unsafe.Pointer(&count)), 8)
-	spareWakers.Lock()
-	defer spareWakers.Unlock()
-	if len(spareWakers.list) < maxSpareWakers {
-		spareWakers.list = append(spareWakers.list, w)
-	} else {
-		closeFd(w.fd)
-	}
 }

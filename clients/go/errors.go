@@ -176,7 +176,7 @@ type AddressError struct {
 }
 
 func (e *AddressError) Error() string {
-	return fmt.Sprintf("wormhole: cannot %s %s: %v", e.Operation, e.Address, e.Err)
+	return fmt.Sprintf("wormhole: cannot %s %s: %s", e.Operation, excerpt(e.Address), excerptOf(e.Err))
 }
 
 // Unwrap gives the reason.
@@ -192,14 +192,25 @@ type IOError struct {
 }
 
 func (e *IOError) Error() string {
-	return fmt.Sprintf("wormhole: cannot %s: %v", e.Operation, e.Err)
+	return fmt.Sprintf("wormhole: cannot %s: %s", e.Operation, excerptOf(e.Err))
 }
 
 // Unwrap gives the reason.
 func (e *IOError) Unwrap() error { return e.Err }
 
+// deceptive are characters that change how the text around them looks: those that cannot be seen, and those that turn
+// the direction of writing.
+var deceptive = &unicode.RangeTable{
+	R16: []unicode.Range16{
+		{0x00ad, 0x00ad, 1}, {0x034f, 0x034f, 1}, {0x061c, 0x061c, 1}, {0x115f, 0x1160, 1}, {0x17b4, 0x17b5, 1},
+		{0x180b, 0x180f, 1}, {0x200b, 0x200f, 1}, {0x2028, 0x202e, 1}, {0x2060, 0x206f, 1}, {0x3164, 0x3164, 1},
+		{0xfe00, 0xfe0f, 1}, {0xfeff, 0xfeff, 1}, {0xffa0, 0xffa0, 1}, {0xfff0, 0xfffb, 1},
+	},
+	R32: []unicode.Range32{{0x1bca0, 0x1bca3, 1}, {0x1d173, 0x1d17a, 1}, {0xe0000, 0xe0fff, 1}},
+}
+
 // excerpt makes a text that may quote what the other side has sent fit for people: without control
-// characters, and no longer than they read.
+// characters and those that deceive, and no longer than they read.
 func excerpt(reason string) string {
 	var text strings.Builder
 	for _, r := range reason {
@@ -207,11 +218,19 @@ func excerpt(reason string) string {
 			text.WriteString(" [...]")
 			break
 		}
-		if unicode.IsControl(r) {
-			fmt.Fprintf(&text, "\\u%04x", r)
-		} else {
+		switch {
+		case !unicode.Is(deceptive, r) && !unicode.IsControl(r):
 			text.WriteRune(r)
+		case r > 0xffff:
+			fmt.Fprintf(&text, "\\U%08x", r)
+		default:
+			fmt.Fprintf(&text, "\\u%04x", r)
 		}
 	}
 	return text.String()
+}
+
+// excerptOf is for errors that may quote a path.
+func excerptOf(err error) string {
+	return excerpt(fmt.Sprint(err))
 }

@@ -11,6 +11,7 @@ import (
 	"sort"
 	"strings"
 	"sync"
+	"unicode/utf8"
 )
 
 // Tuple, embedded in a struct, makes it a list of its fields in their order, as a Rust tuple is written.
@@ -48,8 +49,21 @@ func failed(err error) *problem {
 }
 
 func (p *problem) in(part string) *problem {
-	p.path = part + p.path
+	p.path = clip(part) + p.path
 	return p
+}
+
+// clip shortens a text that an error quotes, which may be a whole message, before it is copied.
+func clip(text string) string {
+	const most = 200
+	if len(text) <= most {
+		return text
+	}
+	end := most
+	for end > 0 && !utf8.RuneStart(text[end]) {
+		end--
+	}
+	return text[:end] + "..."
 }
 
 func (p *problem) text() string {

@@ -142,14 +142,14 @@ func rawReceive(t *testing.T, e *end) ([]byte, []*os.File) {
 	fd, err := e.acquire()
 	check(t, err)
 	defer e.release()
-	buffer := make([]byte, maxPacket)
+	buffer := new(inBuffer)
 	packet, err := recvPacket(fd, buffer)
 	check(t, err)
 	var files []*os.File
 	for _, fd := range packet.fds {
 		files = append(files, os.NewFile(uintptr(fd), fmt.Sprint("received ", fd)))
 	}
-	return buffer[:packet.len], files
+	return buffer.bytes[:packet.len], files
 }
 
 func closeFiles(files []*os.File) {

@@ -79,7 +79,7 @@ func Connect[T any](ctx context.Context, name string) (*Sender[T], error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Sender[T]{newEnd(fd, DefaultMaxMessageLen)}, nil
+	return &Sender[T]{newEnd(fd, defaultLimits)}, nil
 }
 
 func (a *address) connect(ctx context.Context) (connected int, err error) {
@@ -93,6 +93,9 @@ func (a *address) connect(ctx context.Context) (connected int, err error) {
 			closeFd(fd)
 		}
 	}()
+	if fd, err = aboveStreams(fd); err != nil {
+		return -1, a.failed(operation, err)
+	}
 	// No other process shares this socket yet, so it may have a timeout for a moment: nothing else ends connect,
 	// and polling tells nothing about another socket's queue.
 	for {
@@ -158,6 +161,9 @@ func Listen[T any](name string) (*Listener[T], error) {
 	// its creation on.
 	const kind = syscall.SOCK_SEQPACKET | syscall.SOCK_CLOEXEC | syscall.SOCK_NONBLOCK
 	fd, err := syscall.Socket(syscall.AF_UNIX, kind, 0)
+	if err == nil {
+		fd, err = aboveStreamsOrClosed(fd)
+	}
 	if err != nil {
 		return nil, a.failed(operation, err)
 	}
@@ -181,7 +187,7 @@ func Listen[T any](name string) (*Listener[T], error) {
 		closeFd(fd)
 		return nil, a.failed(operation, err)
 	}
-	return &Listener[T]{newEnd(fd, 0), file}, nil
+	return &Listener[T]{newEnd(fd, limits{}), file}, nil
 }
 
 // Accept waits for the next client, and gives the receiver of its channel and who it is.
@@ -202,6 +208,12 @@ func (l *Listener[T]) accept(ctx context.Context, mayWait bool) (*Receiver[T], P
 	}
 	connection := -1
 	err := l.end.until(ctx, pollIn, mayWait, func(fd int) (err error) {
+		// Whoever shares the socket may have made it one that blocks. Then this waits only if another process takes the
+		// client in between.
+		canAsk := []pollFd{{fd: int32(fd), events: pollIn}}
+		if err := poll(canAsk, 0); err == nil && canAsk[0].revents == 0 {
+			return syscall.EAGAIN
+		}
 		connection, _, err = syscall.Accept4(fd, syscall.SOCK_CLOEXEC)
 		if err == syscall.ECONNABORTED {
 			return syscall.EINTR // that client has left: on to the next one
@@ -216,6 +228,10 @@ func (l *Listener[T]) accept(ctx context.Context, mayWait bool) (*Receiver[T], P
 	if err != nil {
 		return nil, Peer{}, err
 	}
+	connection, err = aboveStreamsOrClosed(connection)
+	if err != nil {
+		return nil, Peer{}, &IOError{"accept a client", err}
+	}
 	// What arrives here is one-way.
 	err = syscall.Shutdown(connection, syscall.SHUT_WR)
 	var who *syscall.Ucred
@@ -227,7 +243,7 @@ func (l *Listener[T]) accept(ctx context.Context, mayWait bool) (*Receiver[T], P
 		return nil, Peer{}, &IOError{"accept a client", err}
 	}
 	peer := Peer{PID: int(who.Pid), UID: int(who.Uid), GID: int(who.Gid)}
-	return &Receiver[T]{newEnd(connection, DefaultMaxMessageLen)}, peer, nil
+	return &Receiver[T]{newEnd(connection, defaultLimits)}, peer, nil
 }
 
 // Close stops listening, and removes the socket file if it still is the one that this listener made. The channels that

@@ -74,7 +74,7 @@ func Inherit[A any]() (args A, err error) {
 	if err != nil {
 		return args, err
 	}
-	receiver := &Receiver[A]{newEnd(fd, DefaultMaxMessageLen)}
+	receiver := &Receiver[A]{newEnd(fd, defaultLimits)}
 	defer receiver.Close()
 	args, err = receiver.TryRecv()
 	if errors.Is(err, ErrEmpty) || errors.Is(err, ErrDisconnected) {
@@ -107,7 +107,7 @@ func takeInherited() (int, error) {
 	if flags&syscall.FD_CLOEXEC != 0 {
 		return -1, &NotInheritedError{named + " names a foreign descriptor: it is close-on-exec"}
 	}
-	if err := checkSocket(fd); err != nil {
+	if err := checkReceiver(fd); err != nil {
 		var not *NotAChannelError
 		if errors.As(err, &not) {
 			return -1, &NotInheritedError{named + " names a foreign descriptor: " + not.Reason}

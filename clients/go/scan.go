@@ -124,7 +124,7 @@ func (s *scanner) object(member func(name string) *problem) *problem {
 		}
 		s.at++
 		if p := member(name); p != nil {
-			return p.in("." + name)
+			return p.in("." + clip(name))
 		}
 		if more, p := s.next('}'); !more || p != nil {
 			return p

@@ -31,7 +31,8 @@ const (
 	mfdSealing    = 2
 	tmpfsMagic    = 0x01021994
 	efdCloexec    = 0x80000
-	efdNonblock   = 0x800
+	fGetPipeSize  = 1032
+	pollHup       = 0x10
 	lockExclusive = syscall.LOCK_EX | syscall.LOCK_NB
 )
 
@@ -69,7 +70,26 @@ func socketPair(buffer int) (sending, receiving int, err error) {
 				"%d bytes asked for, net.core.wmem_max of this machine allows %d: %w", buffer, size/2, syscall.EINVAL)}
 		}
 	}
+	for i := range pair {
+		if pair[i], err = aboveStreams(pair[i]); err != nil {
+			return -1, -1, &IOError{"create a socket pair", err}
+		}
+	}
 	return pair[0], pair[1], nil
+}
+
+// aboveStreams gives a descriptor a number above those of the standard streams, which a program that was started with
+// them closed could otherwise write to or close. On failure it is as it was.
+func aboveStreams(fd int) (int, error) {
+	if fd >= firstInherited {
+		return fd, nil
+	}
+	moved, err := duplicateFd(fd)
+	if err != nil {
+		return fd, err
+	}
+	closeFd(fd)
+	return moved, nil
 }
 
 func bufferSize(fd int) (int, error) {
@@ -86,8 +106,8 @@ func packetLimit(fd int) (int, error) {
 	return size, err
 }
 
-// checkSocket checks that a descriptor can be an end of a channel.
-func checkSocket(fd int) error {
+// checkKind checks that a descriptor is a unix SOCK_SEQPACKET socket.
+func checkKind(fd int) error {
 	domain, err := syscall.GetsockoptInt(fd, syscall.SOL_SOCKET, soDomain)
 	if err != nil {
 		return &NotAChannelError{err.Error()}
@@ -102,6 +122,58 @@ func checkSocket(fd int) error {
 	if kind != syscall.SOCK_SEQPACKET {
 		return &NotAChannelError{fmt.Sprintf("a unix socket of type %d, not SOCK_SEQPACKET", kind)}
 	}
+	return nil
+}
+
+// checkReceiver checks that a descriptor can be the receiving end of a channel.
+func checkReceiver(fd int) error {
+	if err := checkConnected(fd); err != nil {
+		return err
+	}
+	if now := events(fd); now&pollRdhup != 0 && now&pollHup == 0 {
+		return &NotAChannelError{"it is the sending end of a channel, not the receiving one"}
+	}
+	return nil
+}
+
+// checkSender checks that a descriptor can be the sending end of a channel.
+func checkSender(fd int) error {
+	if err := checkConnected(fd); err != nil {
+		return err
+	}
+	if events(fd)&(pollRdhup|pollHup) == 0 && cannotWrite(fd) {
+		return &NotAChannelError{"it is the receiving end of a channel, not the sending one"}
+	}
+	return nil
+}
+
+// events tells whether the other side of a socket has shut down its writing, as a receiver does (RDHUP), or is gone
+// (HUP). It is 0 where a sandbox denies to ask: then no direction is refused.
+func events(fd int) int16 {
+	fds := []pollFd{{fd: int32(fd), events: pollRdhup}}
+	err := poll(fds, 0)
+	for err == syscall.EINTR {
+		err = poll(fds, 0)
+	}
+	if err != nil {
+		return 0
+	}
+	return fds[0].revents
+}
+
+// cannotWrite tells whether a socket has shut down its writing. Those of foreign pairs that are not one-way have not.
+func cannotWrite(fd int) bool {
+	// The kernel looks at that first, and only then for the byte, which is nowhere: EFAULT, and nothing is sent.
+	const flags = syscall.MSG_NOSIGNAL | syscall.MSG_DONTWAIT
+	_, _, errno := syscall.Syscall6(syscall.SYS_SENDTO, uintptr(fd), 0, 1, flags, 0, 0)
+	return errno == syscall.EPIPE
+}
+
+// checkConnected checks that a descriptor can be an end of a channel.
+func checkConnected(fd int) error {
+	if err := checkKind(fd); err != nil {
+		return err
+	}
 	// A socket whose peer has closed still has a peer name.
 	switch _, err := syscall.Getpeername(fd); err {
 	case nil:
@@ -111,6 +183,16 @@ func checkSocket(fd int) error {
 	default:
 		return &IOError{"look up the peer of a socket", err}
 	}
+}
+
+// aboveStreamsOrClosed is aboveStreams that closes it on failure.
+func aboveStreamsOrClosed(fd int) (int, error) {
+	moved, err := aboveStreams(fd)
+	if err != nil {
+		closeFd(fd)
+		return -1, err
+	}
+	return moved, nil
 }
 
 func closeFd(fd int) {
@@ -163,15 +245,20 @@ type received struct {
 // (credentials, a security label, a pidfd), which must not push out descriptors.
 const controlSize = 2048
 
+// inBuffer is what a packet is received into.
+type inBuffer struct {
+	bytes   [maxPacket]byte
+	control [controlSize / 8]uint64 // aligned
+}
+
 // recvPacket receives one packet into buffer, without waiting.
-func recvPacket(fd int, buffer []byte) (received, error) {
+func recvPacket(fd int, buffer *inBuffer) (received, error) {
 	// MSG_TRUNC asks for the length of the packet even if the buffer is shorter.
 	const flags = syscall.MSG_CMSG_CLOEXEC | syscall.MSG_TRUNC | syscall.MSG_DONTWAIT
 	for {
-		var control [controlSize / 8]uint64 // aligned
-		iov := syscall.Iovec{Base: &buffer[0]}
-		iov.SetLen(len(buffer))
-		msg := syscall.Msghdr{Iov: &iov, Iovlen: 1, Control: (*byte)(unsafe.Pointer(&control))}
+		iov := syscall.Iovec{Base: &buffer.bytes[0]}
+		iov.SetLen(len(buffer.bytes))
+		msg := syscall.Msghdr{Iov: &iov, Iovlen: 1, Control: (*byte)(unsafe.Pointer(&buffer.control))}
 		msg.SetControllen(controlSize)
 		n, _, errno := syscall.Syscall(syscall.SYS_RECVMSG, uintptr(fd), uintptr(unsafe.Pointer(&msg)), flags)
 		if errno == syscall.ECONNRESET {
@@ -186,8 +273,14 @@ func recvPacket(fd int, buffer []byte) (received, error) {
 		if controlLen > controlSize {
 			controlLen = controlSize
 		}
-		bytes := (*[controlSize]byte)(unsafe.Pointer(&control))[:controlLen]
+		bytes := (*[controlSize]byte)(unsafe.Pointer(&buffer.control))[:controlLen]
 		packet := received{len: int(n), fds: unpackFds(bytes), lost: msg.Flags&syscall.MSG_CTRUNC != 0}
+		for i := range packet.fds {
+			var err error
+			if packet.fds[i], err = aboveStreams(packet.fds[i]); err != nil {
+				packet.lost = true // out of descriptors
+			}
+		}
 		if n == 0 && packet.fds == nil && !packet.lost {
 			switch whatNothingMeans(fd) {
 			case nothingIsEnd:
@@ -287,11 +380,11 @@ func poll(fds []pollFd, timeout time.Duration) error {
 }
 
 func eventFd() (int, error) {
-	fd, _, errno := syscall.Syscall(syscall.SYS_EVENTFD2, 0, efdCloexec|efdNonblock, 0)
+	fd, _, errno := syscall.Syscall(syscall.SYS_EVENTFD2, 0, efdCloexec, 0)
 	if errno != 0 {
 		return -1, errno
 	}
-	return int(fd), nil
+	return aboveStreamsOrClosed(int(fd))
 }
 
 func memfdCreate(operation string, flags uintptr) (int, error) {
@@ -300,7 +393,11 @@ func memfdCreate(operation string, flags uintptr) (int, error) {
 	if errno != 0 {
 		return -1, &IOError{operation, errno}
 	}
-	return int(fd), nil
+	moved, err := aboveStreamsOrClosed(int(fd))
+	if err != nil {
+		return -1, &IOError{operation, err}
+	}
+	return moved, nil
 }
 
 // fillMemfd writes bytes into a fresh memfd.
@@ -339,7 +436,7 @@ func fcntl(fd int, command int, argument int) (int, error) {
 }
 
 func duplicateFd(fd int) (int, error) {
-	return fcntl(fd, syscall.F_DUPFD_CLOEXEC, 0)
+	return fcntl(fd, syscall.F_DUPFD_CLOEXEC, firstInherited)
 }
 
 // rawAddress is the name of a listening socket as the kernel wants it. Package syscall's would take a path

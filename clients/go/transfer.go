@@ -20,7 +20,7 @@ const headerSize = 8
 
 var (
 	outBuffers = sync.Pool{New: func() any { return new([]byte) }}
-	inBuffers  = sync.Pool{New: func() any { return new([maxPacket]byte) }}
+	inBuffers  = sync.Pool{New: func() any { return new(inBuffer) }}
 )
 
 func (e *end) sendMessage(ctx context.Context, mayWait bool, message reflect.Value, files []*os.File) error {
@@ -43,7 +43,7 @@ func (e *end) sendMessage(ctx context.Context, mayWait bool, message reflect.Val
 		}
 		return &EncodeError{message.Type().String(), p.text(), p.err}
 	}
-	length, limit := uint64(len(packet)-headerSize), uint64(e.maxMessageLen())
+	length, limit := uint64(len(packet)-headerSize), uint64(e.currentLimits().message)
 	if length > limit {
 		return &TooLargeError{length, limit}
 	}
@@ -140,13 +140,24 @@ func checkCount(count int) error {
 func (e *end) recvMessage(
 	ctx context.Context, mayWait bool, message reflect.Value, files *[]*os.File,
 ) error {
-	buffer := inBuffers.Get().(*[maxPacket]byte)
-	defer inBuffers.Put(buffer)
+	if e == nil {
+		return ErrClosed
+	}
+	// Only for as long as there is something in it: thousands may wait.
+	var buffer *inBuffer
 	var packet received
 	err := e.until(ctx, pollIn, mayWait, func(fd int) (err error) {
-		packet, err = recvPacket(fd, buffer[:])
+		buffer = inBuffers.Get().(*inBuffer)
+		if packet, err = recvPacket(fd, buffer); err != nil {
+			inBuffers.Put(buffer)
+			buffer = nil
+		}
 		return err
 	})
+	if buffer != nil {
+		defer inBuffers.Put(buffer)
+	}
+	limits := e.currentLimits()
 	errno, ok := err.(syscall.Errno)
 	switch {
 	case err == errWouldBlock:
@@ -158,7 +169,7 @@ func (e *end) recvMessage(
 	case packet.end:
 		return ErrDisconnected
 	}
-	decoder := decoder{fds: packet.fds}
+	decoder := decoder{fds: packet.fds, blobsLeft: limits.blobs, blobLimit: limits.blobs}
 	done := false
 	defer func() {
 		if !done { // a panic of some UnmarshalJSON included
@@ -172,7 +183,7 @@ func (e *end) recvMessage(
 		return &MalformedError{fmt.Sprintf(
 			"a packet of %d bytes is longer than the limit of %d", packet.len, maxPacket)}
 	}
-	decoder.text, err = wholeText(buffer[:packet.len], &decoder.fds, e.maxMessageLen())
+	decoder.text, err = wholeText(buffer.bytes[:packet.len], &decoder.fds, limits.message)
 	if err != nil {
 		return err
 	}
@@ -184,10 +195,18 @@ func (e *end) recvMessage(
 			return &UnexpectedFdsError{count}
 		}
 	} else {
-		for _, fd := range decoder.fds {
-			if fd >= 0 {
-				*files = append(*files, os.NewFile(uintptr(fd), fmt.Sprintf("wormhole descriptor %d", fd)))
+		for i, fd := range decoder.fds {
+			if fd < 0 {
+				continue
 			}
+			file, err := newFile(fd)
+			if err != nil {
+				*files = nil
+				return &IOError{"take a descriptor beside a message", err}
+			}
+			decoder.fds[i] = -1
+			decoder.claimed = append(decoder.claimed, file)
+			*files = append(*files, file)
 		}
 	}
 	done = true
