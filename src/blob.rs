@@ -1,4 +1,4 @@
-//! Bulk data in a message, without JSON and without copies: memory that nobody can change any more.
+//! Bulk data in a message, without JSON and without copies: memory that cannot be changed any more.
 //!
 //! All `unsafe` of the mapping is in this file. It rests on one fact: the pages that a [`Blob`] shows are
 //! those of a memfd with the seals of [`SEALS`], so no process, however hostile, can change, unmap or cut them.
@@ -46,7 +46,7 @@ const LEAST_STEP: usize = 1 << 16;
 /// `[u8]`. A clone shares the descriptor and the mapping.
 ///
 /// The memory is a memfd which is sealed: neither its maker nor anybody else can change it or its size any
-/// more. A receiver checks that before it maps what came, so a hostile sender can do no harm to those who read. It
+/// more. A receiver checks that before it maps what came, so a hostile sender can do no harm to its readers. It
 /// lives until the last process that holds the blob, or has it in a message not yet received, has dropped it.
 ///
 /// Making a blob costs a few system calls, so below some tens of kilobytes a `String` or a `Vec` is cheaper.
@@ -230,7 +230,7 @@ impl Blob {
     /// # Errors
     ///
     /// - [`Error::NotABlob`]: it is no memfd, or one that may not be sealed. It is closed.
-    /// - [`Error::Io`]: somebody has mapped it for writing (`ResourceBusy`), or it cannot be mapped. It is closed.
+    /// - [`Error::Io`]: some process has mapped it for writing (`ResourceBusy`), or it cannot be mapped. It is closed.
     pub fn seal(memfd: OwnedFd) -> Result<Self> {
         match seal(&memfd) {
             // Not a memfd, or sealed already: what it is, `try_from` finds out.
@@ -351,8 +351,8 @@ fn sealable() -> Result<OwnedFd> {
 
 /// Gives a memfd its size and its memory.
 fn allocate(memfd: &OwnedFd, len: usize) -> Result<(), Errno> {
-    // The kernel knows whether the machine has that much at all, but is only asked by who wants memory of
-    // his own. Below it would go on until it kills somebody.
+    // The kernel knows whether the machine has that much at all, but only says so to a process that asks for memory of
+    // its own. In the loop below it would go on until it has to kill a process.
     let mut probe = Vec::<u8>::new();
     probe.try_reserve_exact(len).map_err(|_| Errno::NOMEM)?;
     drop(black_box(probe));
@@ -522,7 +522,7 @@ impl Mapping {
 
     fn bytes(&self) -> &[u8] {
         // SAFETY: `len` readable bytes are mapped at `start` until `self` is dropped. They are initialized,
-        // being a file's, and nobody changes them: the file is sealed, or only `bytes_mut` can.
+        // being a file's, and nothing changes them: the file is sealed, or only `bytes_mut` can.
         #[allow(unsafe_code, reason = "mapped memory is a pointer")]
         unsafe {
             slice::from_raw_parts(self.start.as_ptr().cast(), self.len)
@@ -531,7 +531,7 @@ impl Mapping {
 
     fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `bytes`; writable, because `Access::Write` is all that this is called for, and
-        // nobody else in this process knows of it.
+        // nothing else in this process knows of it.
         #[allow(unsafe_code, reason = "mapped memory is a pointer")]
         unsafe {
             slice::from_raw_parts_mut(self.start.as_ptr().cast(), self.len)

@@ -7,7 +7,7 @@ use std::{fmt, io};
 ///
 /// Each variant is a decision for the caller: stop ([`Disconnected`](Error::Disconnected)), try again
 /// later ([`Empty`](Error::Empty), [`Full`](Error::Full), [`TimedOut`](Error::TimedOut),
-/// [`TooManyFdsInFlight`](Error::TooManyFdsInFlight)), or find out who is wrong (the others).
+/// [`TooManyFdsInFlight`](Error::TooManyFdsInFlight)), or find out which side is wrong (the others).
 ///
 /// After any of them but [`Disconnected`](Error::Disconnected) the channel works as before: what failed
 /// to be sent was not sent at all, what failed to be received is consumed, its descriptors are closed,
@@ -122,15 +122,15 @@ pub enum Error {
         reason: String,
     },
     /// Listening at a name, or connecting to it, failed. What the `source`'s
-    /// [`kind`](io::Error::kind) says to the one who wants to listen:
+    /// [`kind`](io::Error::kind) says to a process that wants to listen:
     ///
     /// - `AddrInUse`: a process listens there already, or is about to.
     /// - `AlreadyExists`: a file is there which is not a socket. It is left alone.
     ///
-    /// and to the one who wants to connect:
+    /// and to one that wants to connect:
     ///
-    /// - `NotFound`: nobody has listened there yet, or the listener is closed.
-    /// - `ConnectionRefused`: nobody listens there any more.
+    /// - `NotFound`: no process has listened there yet, or the listener is closed.
+    /// - `ConnectionRefused`: none listens there any more.
     ///
     /// and to both:
     ///
@@ -375,7 +375,7 @@ pub enum ChildEnd {
         /// The error of the send.
         reason: String,
     },
-    /// It ended, and somebody else in this process took its exit status: a `waitpid` for any child, or a
+    /// It ended, and something else in this process took its exit status: a `waitpid` for any child, or a
     /// `SIGCHLD` that is ignored.
     Unknown,
 }
@@ -388,13 +388,20 @@ impl fmt::Display for ChildEnd {
                 write!(f, "child process panicked: {}", excerpt(message))
             }
             ChildEnd::Exited { code } => {
-                write!(f, "child process exited with status {code} before its function returned")
+                write!(
+                    f,
+                    "child process exited with status {code} before its function returned"
+                )
             }
             ChildEnd::Killed {
                 signal,
                 core_dumped,
             } => {
-                let dump = if *core_dumped { ", with a core dump" } else { "" };
+                let dump = if *core_dumped {
+                    ", with a core dump"
+                } else {
+                    ""
+                };
                 write!(f, "child process was killed by signal {signal}{dump}")
             }
             ChildEnd::Undelivered { reason } => {
@@ -402,7 +409,7 @@ impl fmt::Display for ChildEnd {
                 write!(f, "child process could not deliver its result: {reason}")
             }
             ChildEnd::Unknown => f.write_str(
-                "child process ended without a result, and its exit status was taken by somebody else",
+                "child process ended without a result, and something else took its exit status",
             ),
         }
     }

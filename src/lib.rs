@@ -22,8 +22,8 @@
 //!
 //! [`spawn`] runs a function in a child process and hands it its arguments, channel ends included;
 //! [`Child::join`] gives back what it returned. The ends move: this process keeps no copy of those that
-//! it gave away, and the child has no others. So nobody waits for ever because of a copy that everybody
-//! forgot. [`spawn_command`] and [`inherit`] do the same for another program: see [`process`].
+//! it gave away, and the child has no others. So no process waits forever because of a
+//! forgotten copy. [`spawn_command`] and [`inherit`] do the same for another program: see [`process`].
 //!
 //! ```
 //! use wormhole::{Error, Sender, channel, spawn};
@@ -39,7 +39,7 @@
 //! # Forking by hand
 //!
 //! A channel that exists before a `fork` reaches from one process to the other. Both then have both ends:
-//! **each process drops the end that it does not use**, or nobody will ever be told that the other
+//! **each process drops the end that it does not use**, or neither will ever be told that the other
 //! side is gone.
 //!
 //! ```
@@ -57,7 +57,7 @@
 //!     ForkResult::Parent { child } => {
 //!         drop(tx);
 //!         assert_eq!(rx.recv()?, (7, vec![0.1, 0.2]));
-//!         // The child is gone, and with it the last sender: an error, not a wait for ever.
+//!         // The child is gone, and with it the last sender: an error, not a wait that never ends.
 //!         assert!(matches!(rx.recv(), Err(Error::Disconnected)));
 //!         waitpid(child, None)?;
 //!     }
@@ -80,11 +80,11 @@
 //! Bulk data goes into a [`Blob`]: memory that is filled once, can never change again, and is mapped by each
 //! process that receives it, without JSON and without a copy.
 //!
-//! # Processes that are no relatives
+//! # Unrelated processes
 //!
 //! A [`Listener`] has a name, usually a path, and [`Sender::connect`] is all that a client needs. Each client
 //! is a channel of its own, of which [`accept`](Listener::accept) gives the receiver, and the pid, uid and gid
-//! of who connected. Several processes can share a listener, as the workers of a pre-fork server do.
+//! of the process that connected. Several processes can share a listener, as the workers of a pre-fork server do.
 //!
 //! # Not waiting
 //!
@@ -99,30 +99,32 @@
 //!
 //! Small programs made of several processes are in [`recipes`](_documentation::recipes);
 //! [`coming_from`](_documentation::coming_from) says how the operations of Go's
-//! channels, of [`std::sync::mpsc`] and of crossbeam-channel are called here. Which system calls there are, for those
-//! who write seccomp filters, is in [`sandboxing`](_documentation::sandboxing).
+//! channels, of [`std::sync::mpsc`] and of crossbeam-channel are called here. Which system calls there are, for authors of
+//! seccomp filters, is in [`sandboxing`](_documentation::sandboxing).
 //!
 //! # Guarantees
 //!
-//! 1. A message reaches exactly one receiver, whole, or nobody.
+//! 1. A message reaches exactly one receiver, whole, or none.
 //! 2. Messages through one channel arrive in the order in which the kernel accepted them.
 //! 3. `send` returning `Ok` means that the kernel has the whole message. It outlives its sender.
 //! 4. `recv` never waits in the middle of a message. The `try_` forms never block, a timeout is a deadline.
 //! 5. After any error but [`Error::Disconnected`] the next `recv` gives the next message.
 //! 6. Received descriptors are close-on-exec from the first moment, and closed on every error. Descriptors
-//!    that got lost, or that nobody asked for, are errors.
+//!    that got lost, or that were not asked for, are errors.
 //! 7. [`Error::Disconnected`] means that every copy of the other end, in every process, is gone; for a
 //!    receiver also that no message is left.
 //! 8. Nothing that the other side sends can cause a panic, a hang, memory use beyond the limit, or damage.
 //! 9. No `SIGPIPE`, no `EINTR`, and no flag is set on the socket that other processes share.
-//! 10. Every finite float, every integer up to 128 bits and every string arrives exactly as it left.
+//! 10. Every finite float, every integer up to 128 bits and every string arrives exactly as it left, in a field of
+//!     its type.
 //!
 //! # Limits
 //!
 //! - A channel is bounded by bytes: about 200 KB, or 278 messages of up to 184 bytes, by default
 //!   ([`Options::buffer`]). There is no unbounded channel, and no way to know how much is queued.
-//! - A message is at most 64 MiB of text unless set otherwise ([`Options::max_message_len`]). What does
-//!   not fit the socket's buffer, or 256 KiB, goes through a memfd beside the packet.
+//! - A message is at most 64 MiB of text unless set otherwise ([`Options::max_message_len`]), and its blobs are at most
+//!   1 GiB together ([`Options::max_blob_len`]). What does not fit the socket's buffer, or 256 KiB, goes through a
+//!   memfd beside the packet.
 //! - A message carries at most 253 descriptors, or 252 beside text that needs a memfd.
 //! - A message nests at most 127 levels deep: a deeper one is sent, and is an [`Error::Decode`] for its
 //!   receiver.
@@ -132,9 +134,9 @@
 //!   one comes.
 //! - A decoded message may take up many times the memory of its text: its type decides. A `Vec<u8>` takes up
 //!   half of it, a `serde_json::Value` up to 97 times.
-//! - Whoever holds a copy of an end is trusted with it: it can take the messages of the others, and close or
-//!   change the socket. To close a descriptor that somebody has sent may take as long as its sender has
-//!   arranged (`SO_LINGER`, FUSE).
+//! - A process that holds a copy of an end is trusted with it: it can take the messages of the others, and close or
+//!   change the socket. To close a received descriptor may take as long as its sender has arranged (`SO_LINGER`,
+//!   FUSE).
 //!
 //! What was tried, up to these limits, is in `docs/limits.md` of the repository; what a hostile peer can do and what it
 //! cannot, in `SECURITY.md`.
@@ -143,12 +145,16 @@
 //!
 //! | value | what happens |
 //! |---|---|
-//! | NaN, infinities | written as `null`: an error on receive, `None` in an `Option` |
-//! | `Some(None)`, `Some(())` | arrives as `None` |
-//! | map whose keys are neither strings nor numbers, booleans, chars or field-less enum variants | [`Error::Encode`] |
-//! | 128-bit integers inside `untagged`, internally tagged or `flatten`ed types | [`Error::Decode`]: serde buffers these types and knows 64 bits there |
+//! | NaN, infinities | written as `null`: [`Error::Decode`], or `None` where an `Option` is expected |
+//! | `Some(None)`, `Some(())`, `Some` of a unit struct, `Some(serde_json::Value::Null)` | arrives as `None` |
+//! | map whose keys are neither strings nor numbers, booleans, chars or enum variants without fields | [`Error::Encode`] |
+//! | map whose keys are numbers or booleans, inside `untagged`, internally tagged or `flatten`ed types | [`Error::Decode`]: serde buffers these types, and keeps the keys as the strings that they are in JSON |
+//! | 128-bit integers, of any value, inside such types | [`Error::Decode`]: serde's buffer has 64 bits |
+//! | an `untagged` enum that tries a float before an integer | every integer arrives as the float, and one beyond 2^53 **changed, without an error**: put the integer first |
+//! | paths that are not UTF-8, `SystemTime` before 1970 | [`Error::Encode`] |
+//! | floats inside `untagged`, internally tagged or `flatten`ed types, if any crate of the program switches on serde_json's `arbitrary_precision` | [`Error::Decode`] |
 //! | borrowed data such as `&str` | does not compile: a message must own what it holds to be received |
-//! | bytes (`Vec<u8>`) | correct, as a list of numbers: bulk data is better sent as a [`Blob`] |
+//! | bytes (`Vec<u8>`) | correct, as a list of numbers, so some 4 bytes of text for each, and 64 MiB of text hold 17 to 32 MB of them: a few kilobytes are better sent as base64 (`serde_with`), more as a [`Blob`] |
 //!
 //! # What it is not
 //!

@@ -53,7 +53,7 @@ impl Options {
     /// ```
     /// use wormhole::{Error, Options};
     ///
-    /// // A small buffer: whoever sends soon waits for the receivers.
+    /// // A small buffer: the sender soon waits for the receivers.
     /// let (tx, rx) = Options::new().buffer(4096).channel::<u8>()?;
     /// while tx.try_send(0).is_ok() {}
     /// assert!(rx.try_iter().count() < 50);

@@ -47,7 +47,7 @@ use crate::wait::Wait;
 /// drop(request);
 ///
 /// assert_eq!(answer.recv()?, 42);
-/// // Nobody is left who could reply again.
+/// // No sender is left that could reply again.
 /// assert!(matches!(answer.recv(), Err(Error::Disconnected)));
 /// # Ok::<(), Error>(())
 /// ```

@@ -21,13 +21,13 @@ impl<T> Sender<T> {
     /// the listener accepts. Blocks only while more clients than the kernel has room for, usually 4,096,
     /// wait to be accepted; see [`connect_timeout`](Self::connect_timeout).
     ///
-    /// The sender is like that of any channel, and can be cloned, inherited and sent. Who sends through it
-    /// later is unknown to the receiver, which learns who connected.
+    /// The sender is like that of any channel, and can be cloned, inherited and sent. The receiver
+    /// learns which process connected, not which ones send through it later.
     ///
     /// # Errors
     ///
-    /// - [`Error::Address`], which names the path and whose source says why: nobody has listened there
-    ///   (`NotFound`), nobody does any more (`ConnectionRefused`), the file belongs to another user
+    /// - [`Error::Address`], which names the path and whose source says why: no process has listened there
+    ///   (`NotFound`), none does any more (`ConnectionRefused`), the file belongs to another user
     ///   (`PermissionDenied`), the name is empty or has more than 107 bytes (`InvalidInput`), a
     ///   socket of another type listens there (`EPROTOTYPE`), or the process is out of descriptors.
     ///
@@ -129,7 +129,7 @@ impl Options {
     ///
     /// let name = format!("\0wormhole {}", std::process::id());
     /// let _listener = Listener::<u8>::bind(&name)?;
-    /// // A small buffer: whoever sends soon waits for the receiver.
+    /// // A small buffer: the sender soon waits for the receiver.
     /// let tx = Options::new().buffer(4096).connect::<u8>(&name)?;
     /// assert!((0..50).any(|_| matches!(tx.try_send(0), Err(Error::Full))));
     ///

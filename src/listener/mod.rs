@@ -195,7 +195,7 @@ impl<T> Listener<T> {
         self.end.share()
     }
 
-    /// Accepts the next client: gives the receiving end of its channel, and who it is.
+    /// Accepts the next client: gives the receiving end of its channel, and the process that connected.
     ///
     /// Blocks until one connects. That a client connected does not mean that it sends anything, or that it is
     /// still there: a receiver whose client has left gives what was sent and then
@@ -356,8 +356,8 @@ impl_endpoint!(Listener);
 /// Takes over a socket that listens already, for instance one that a service manager hands over (systemd's
 /// socket activation, with `ListenSequentialPacket=`).
 ///
-/// Fails with [`Error::NotAChannel`], and closes it, unless it is a listening unix `SOCK_SEQPACKET` socket. Whoever made
-/// the socket file removes it: this listener leaves it. The descriptor's flags stay as they are.
+/// Fails with [`Error::NotAChannel`], and closes it, unless it is a listening unix `SOCK_SEQPACKET` socket. The
+/// socket file belongs to the process that made it: this listener leaves it. The descriptor's flags stay as they are.
 ///
 /// # Examples
 ///

@@ -1,4 +1,4 @@
-//! The file of a listening socket: taken when its name is free or stale, removed by the one who took it.
+//! The file of a listening socket: taken when its name is free or stale, removed by the process that took it.
 
 use std::fs::{self, Metadata};
 use std::io::{self, ErrorKind};
@@ -51,7 +51,7 @@ impl SocketFile {
     }
 
     /// Removes the file, unless it is another one by now. To be called while its socket is open: until then
-    /// nobody takes the file for stale, and no other file gets its inode number.
+    /// no process takes the file for stale, and no other file gets its inode number.
     pub(crate) fn remove(&self) {
         if fs::symlink_metadata(&self.path).is_ok_and(|found| identity(&found) == self.id) {
             let _ = fs::remove_file(&self.path); // what cannot be removed is stale
@@ -90,7 +90,7 @@ struct Lock {
 }
 
 impl Lock {
-    /// Never waits: whoever holds the lock is about to listen, and says that the name is in use.
+    /// Never waits: the process that holds the lock is about to listen, and says that the name is in use.
     fn take(socket_file: &Path) -> io::Result<Self> {
         let mut path = socket_file.as_os_str().to_owned();
         path.push(".wormhole-lock");

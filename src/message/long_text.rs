@@ -22,7 +22,7 @@ pub(crate) fn write(rest: &[u8]) -> Result<OwnedFd> {
 /// Appends the `len` bytes of `memfd` to `text`, after checking that it is what the protocol says.
 pub(crate) fn read(memfd: &OwnedFd, len: usize, text: &mut Vec<u8>) -> Result<()> {
     let failed = |errno: Errno| Error::io("read a long message from its memfd", errno);
-    // A file of another kind could make the read below wait for ever, say on a remote host.
+    // A file of another kind could make the read below wait forever, say on a remote host.
     if memfd::seals(memfd).map_err(failed)?.is_none() {
         return Err(Error::malformed(format!(
             "the descriptor for the {len} bytes that the packet lacks is not a memfd"

@@ -264,7 +264,7 @@ impl<'a> Select<'a> {
                 Attempt::Nothing => false,
             };
             if lost {
-                // Whoever was faster may have sent to another of these channels before.
+                // The faster receiver may have sent to another of these channels before.
                 round = Wait::Never;
                 continue;
             }

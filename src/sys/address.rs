@@ -84,7 +84,7 @@ impl Address {
     /// Whether some process has a socket of this name, be it listening or about to.
     pub(crate) fn is_in_use(&self) -> Result<bool, Errno> {
         // KERNEL: connecting to a socket of another type fails as soon as the kernel has found it, so the
-        // one who listens does not notice (`a_live_listener_is_not_replaced_and_not_disturbed`).
+        // listener does not notice (`a_live_listener_is_not_replaced_and_not_disturbed`).
         let probe = unconnected(SocketType::DGRAM, SocketFlags::NONBLOCK)?;
         match retry_on_intr(|| connect(&probe, &self.raw)) {
             Err(Errno::CONNREFUSED | Errno::NOENT) => Ok(false),
@@ -141,7 +141,7 @@ impl Socket {
 
     /// Takes the next connection that is waiting, or says `AGAIN`.
     pub(crate) fn accept(&self) -> Result<(Socket, Peer), Errno> {
-        // Whoever shares the socket may have made it one that blocks. Then this waits only if another process takes
+        // A process that shares the socket may have made it one that blocks. Then this waits only if another process takes
         // the connection in between.
         let can_ask = events(self.as_fd(), PollFlags::IN);
         if can_ask.is_ok_and(|now| now.is_empty()) {
@@ -161,12 +161,12 @@ impl Socket {
 
     /// Tells whether it was this process, not one that it is a fork of, that made the socket listen.
     pub(crate) fn listens_for_this_process(&self) -> bool {
-        // KERNEL: listen(2) notes who called it for SO_PEERCRED, unix(7). Unlike a pid kept in memory
+        // KERNEL: listen(2) notes its caller for SO_PEERCRED, unix(7). Unlike a pid kept in memory
         // that tells a parent from a child which has the same number in a namespace of its own.
         credentials(self).is_ok_and(|listening| listening.pid == Some(std::process::id()))
     }
 
-    /// Connects, waiting while the queue of those who want to is full.
+    /// Connects, waiting while the queue of connections is full.
     pub(crate) fn connect(
         address: &Address,
         wait: Wait,
@@ -189,8 +189,8 @@ impl Socket {
                 Wait::Forever => None,
             };
             // KERNEL: polling tells nothing about another socket's queue, but SO_SNDTIMEO limits the wait
-            // of connect(2) for room in it (`connecting_to_a_full_queue_times_out`). Zero would mean for
-            // ever.
+            // of connect(2) for room in it (`connecting_to_a_full_queue_times_out`). Zero would mean
+            // forever.
             let timeout = left.map(|left| left.max(Duration::from_micros(1)));
             if timeout.is_some() {
                 set_timeout(timeout)?;

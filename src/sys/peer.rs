@@ -1,4 +1,4 @@
-//! Who is at the other end of a connection.
+//! The process at the other end of a connection.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -38,7 +38,7 @@ pub struct Peer {
     pub gid: u32,
 }
 
-/// Looks up who connected or, for a listening socket, who made it listen.
+/// Looks up the process that connected or, for a listening socket, the one that made it listen.
 pub(super) fn credentials(socket: impl AsFd) -> Result<Peer, Errno> {
     let mut ucred = libc::ucred {
         pid: 0,

@@ -1,10 +1,10 @@
-//! Receiving a packet with its ancillary data: its descriptors, and what nobody asked for.
+//! Receiving a packet with its ancillary data: its descriptors, and what was not asked for.
 //!
-//! Whoever shares a receiving socket can set options on it, before handing it over for example, that
+//! A process that shares a receiving socket can set options on it, before handing it over for example, that
 //! make the kernel add things to every packet. With `SO_PASSPIDFD` that is a descriptor of the sending
-//! process, which rustix passes over, so that it would stay open for ever; with `SO_PASSCRED` it is a process
+//! process, which rustix passes over, so that it would stay open forever; with `SO_PASSCRED` it is a process
 //! id that may be 0, which rustix's type for it cannot hold. Hence a walk of our own. Hence also a `recvmsg` of our
-//! own, which knows how much the kernel has written: the buffer needs not be zeroed for each message.
+//! own, which knows how much the kernel has written: the buffer need not be zeroed for each message.
 
 #![allow(
     unsafe_code,
@@ -70,7 +70,7 @@ pub(crate) fn recvmsg(
 ///
 /// # Safety
 ///
-/// As for [`walk`], and the kernel has opened these descriptors for this process, and nobody knows them yet.
+/// As for [`walk`], and the kernel has opened these descriptors for this process, and nothing knows them yet.
 unsafe fn unpack(control: &[MaybeUninit<u8>], mut take: impl FnMut(OwnedFd)) {
     let found = |kind, number| {
         // KERNEL: a negative number stands for the error that kept the kernel from opening a pidfd.

@@ -12,7 +12,7 @@ use rustix::io::{DupFlags, Errno, dup3, retry_on_intr};
 ///
 /// A set of numbers rather than of owners: an owner may be anywhere in memory that the child never looks
 /// at again, what keeps a channel open is the number. And without a lock: after a fork by hand, another
-/// thread's would stay locked in the child for ever.
+/// thread's would stay locked in the child forever.
 static LIVE: [AtomicUsize; (1 << 20) / BITS] = [const { AtomicUsize::new(0) }; (1 << 20) / BITS];
 
 /// How many numbers a word has bits for.
@@ -100,7 +100,7 @@ pub(crate) fn close(owner: impl AsFd) {
 }
 
 /// A descriptor that is registered for as long as it is open.
-// The fields drop in this order: once the descriptor is closed, its number may be somebody else's.
+// The fields drop in this order: once the descriptor is closed, its number may be another descriptor's.
 #[derive(Debug)]
 pub(crate) struct Registered {
     entry: Entry,

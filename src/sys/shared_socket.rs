@@ -28,7 +28,7 @@ impl SharedSocket {
     /// Goes on with another socket.
     pub(crate) fn move_to(&self, socket: Arc<Socket>) {
         if let Err(fresh) = self.last().moved.set(Box::new(SharedSocket::new(socket))) {
-            self.move_to(fresh.socket); // somebody else was faster, so there is a new last one
+            self.move_to(fresh.socket); // another thread was faster, so there is a new last one
         }
     }
 

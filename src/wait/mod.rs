@@ -134,14 +134,14 @@ impl Refused {
 /// The sleep between one attempt and the next.
 #[derive(Debug)]
 pub(crate) struct Pause {
-    /// How long to sleep at most, if somebody waits to send.
+    /// How long to sleep at most, for a call that waits to send.
     retry: Option<Duration>,
 }
 
 impl Pause {
     // KERNEL: a full socket wakes its senders, blocked or polling, only once three quarters of its buffer
     // are free (unix_writable), while a send succeeds as soon as any of it is. If the receiver takes a few
-    // messages and then waits for something that the sender does next, nobody would ever wake up
+    // messages and then waits for something that the sender does next, neither would ever wake up
     // (`a_waiting_sender_goes_on_as_soon_as_there_is_room`). So senders look for themselves, now and then.
     const FIRST_RETRY: Duration = Duration::from_millis(1);
     const LAST_RETRY: Duration = Duration::from_millis(64);
@@ -173,7 +173,7 @@ impl Pause {
             }
             (left, None) => left,
         };
-        // Only a time of billions of years does not convert: that is for ever.
+        // Only a time of billions of years does not convert: that is forever.
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         match poll(fds, timeout.as_ref()) {
             Ok(_) => Ok(()),

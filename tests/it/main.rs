@@ -14,6 +14,7 @@ mod forms;
 mod guarantees;
 mod hostile;
 mod interoperation;
+mod json;
 mod limits;
 mod listener;
 mod ported;

@@ -1,0 +1,166 @@
+//! The table "What JSON cannot carry", row by row: what happens is what the table says.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fmt::Debug;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use wormhole::{Error, channel};
+
+/// Sends a value and receives what arrives.
+fn arrives<T: Serialize + DeserializeOwned>(value: T) -> Result<T, Error> {
+    let (tx, rx) = channel::<T>().unwrap();
+    tx.send(value)?;
+    rx.try_recv()
+}
+
+fn is_refused_by_its_sender<T: Serialize>(value: T) {
+    let (tx, rx) = channel::<T>().unwrap();
+    assert!(matches!(tx.send(value), Err(Error::Encode { .. })));
+    let rx = rx.cast::<serde_json::Value>();
+    assert!(matches!(rx.try_recv(), Err(Error::Empty)));
+}
+
+fn is_refused_by_its_receiver<T: Serialize + DeserializeOwned + Debug>(value: T) {
+    let error = arrives(value).unwrap_err();
+    assert!(matches!(error, Error::Decode { .. }), "{error}");
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Unit;
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Inner<T> {
+    inner: T,
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Flattened<T> {
+    #[serde(flatten)]
+    part: Inner<T>,
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind")]
+enum Tagged<T> {
+    One(Inner<T>),
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Untagged<T> {
+    One(Inner<T>),
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", content = "value")]
+enum Adjacent<T> {
+    One(Inner<T>),
+}
+
+#[test]
+fn nan_and_infinities_are_null() {
+    for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+        is_refused_by_its_receiver(value);
+        assert_eq!(arrives(Some(value)).unwrap(), None);
+    }
+}
+
+#[test]
+fn some_of_what_is_null_arrives_as_none() {
+    assert_eq!(arrives(Some(None::<u8>)).unwrap(), None);
+    assert_eq!(arrives(Some(())).unwrap(), None);
+    assert_eq!(arrives(Some(Unit)).unwrap(), None);
+    assert_eq!(arrives(Some(serde_json::Value::Null)).unwrap(), None);
+    assert_eq!(arrives(Some(Some(1))).unwrap(), Some(Some(1)));
+}
+
+#[test]
+fn keys_that_are_no_text_are_refused_by_the_sender() {
+    is_refused_by_its_sender(BTreeMap::from([(vec![1], 1)]));
+    is_refused_by_its_sender(BTreeMap::from([((1, 2), 1)]));
+    let map = BTreeMap::from([(i128::MIN, 'a'), (7, 'b')]);
+    assert_eq!(arrives(map.clone()).unwrap(), map);
+    let map = BTreeMap::from([(true, 'a')]);
+    assert_eq!(arrives(map.clone()).unwrap(), map);
+}
+
+#[test]
+fn keys_that_are_numbers_do_not_survive_buffering() {
+    let map = || Inner {
+        inner: BTreeMap::from([(1_u32, 2_u32)]),
+    };
+    is_refused_by_its_receiver(Flattened { part: map() });
+    is_refused_by_its_receiver(Tagged::One(map()));
+    is_refused_by_its_receiver(Untagged::One(map()));
+    assert_eq!(arrives(Adjacent::One(map())).unwrap(), Adjacent::One(map()));
+    assert_eq!(arrives(map()).unwrap(), map());
+    let text = || Inner {
+        inner: BTreeMap::from([("1".to_owned(), 2_u32)]),
+    };
+    assert_eq!(
+        arrives(Untagged::One(text())).unwrap(),
+        Untagged::One(text())
+    );
+}
+
+#[test]
+fn integers_of_128_bits_do_not_survive_buffering() {
+    let wide = || Inner { inner: 1_u128 };
+    is_refused_by_its_receiver(Flattened { part: wide() });
+    is_refused_by_its_receiver(Tagged::One(wide()));
+    is_refused_by_its_receiver(Untagged::One(wide()));
+    assert_eq!(
+        arrives(Adjacent::One(wide())).unwrap(),
+        Adjacent::One(wide())
+    );
+    assert_eq!(arrives(u128::MAX).unwrap(), u128::MAX);
+}
+
+#[test]
+fn an_untagged_float_before_an_integer_takes_its_place() {
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum FloatFirst {
+        Float(f64),
+        Integer(u64),
+    }
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum IntegerFirst {
+        Integer(u64),
+        Float(f64),
+    }
+
+    let large = (1 << 53) + 1;
+    let changed = FloatFirst::Float((1_u64 << 53) as f64);
+    assert_eq!(arrives(FloatFirst::Integer(large)).unwrap(), changed);
+    for value in [IntegerFirst::Integer(large), IntegerFirst::Float(0.5)] {
+        let text = serde_json::to_string(&value).unwrap();
+        assert_eq!(
+            arrives(value).unwrap(),
+            serde_json::from_str(&text).unwrap()
+        );
+    }
+    assert_eq!(
+        arrives(IntegerFirst::Integer(large)).unwrap(),
+        IntegerFirst::Integer(large)
+    );
+}
+
+#[test]
+fn paths_and_times_that_serde_refuses_are_refused_by_the_sender() {
+    is_refused_by_its_sender(PathBuf::from(OsStr::from_bytes(b"\xff")));
+    is_refused_by_its_sender(SystemTime::UNIX_EPOCH - Duration::from_secs(1));
+    assert_eq!(
+        arrives(PathBuf::from("/tmp")).unwrap(),
+        PathBuf::from("/tmp")
+    );
+    let now = SystemTime::now();
+    assert_eq!(arrives(now).unwrap(), now);
+}
