@@ -12,7 +12,7 @@ use wormhole::{
     Blob, Child, Error, Listener, Options, Receiver, ReceiverSet, Select, Sender, channel,
 };
 
-use crate::support::{in_own_process, pipe};
+use crate::support::{in_own_process, os_error, pipe};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 enum Shape {
@@ -378,7 +378,10 @@ fn errors_speak() {
         let error = Sender::<u8>::try_from(OwnedFd::from(file)).unwrap_err();
         assert_eq!(
             text(error),
-            "descriptor is not an end of a channel: Socket operation on non-socket (os error 88)"
+            format!(
+                "descriptor is not an end of a channel: {}",
+                os_error(nix::Error::ENOTSOCK)
+            )
         );
         drop((tx, words));
         assert_eq!(

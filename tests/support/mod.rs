@@ -223,6 +223,11 @@ pub(crate) fn until_asleep(pid: Pid) {
     }
 }
 
+/// How std shows an error of the system: in the words of the C library.
+pub(crate) fn os_error(error: nix::Error) -> String {
+    std::io::Error::from(error).to_string()
+}
+
 /// The open descriptors of this process, and what each one is.
 pub(crate) fn open_fds() -> BTreeMap<RawFd, String> {
     let entries = fs::read_dir("/proc/self/fd").unwrap();

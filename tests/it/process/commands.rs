@@ -10,7 +10,9 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use serde::{Deserialize, Serialize};
 use wormhole::{Error, Options, Receiver, Sender, channel, inherit, spawn_command};
 
-use crate::support::{DEADLINE, in_own_process, open_fds, output_within, pipe, two_way_pair};
+use crate::support::{
+    DEADLINE, in_own_process, open_fds, os_error, output_within, pipe, two_way_pair,
+};
 
 const ROLE: &str = "TEST_PROGRAM";
 
@@ -328,7 +330,8 @@ fn inherit_says_why_there_is_nothing() {
         expect(
             &number.to_string(),
             &format!(
-                "WORMHOLE_FD={number} names a foreign descriptor: Socket operation on non-socket (os error 88)"
+                "WORMHOLE_FD={number} names a foreign descriptor: {}",
+                os_error(nix::Error::ENOTSOCK)
             ),
         );
         let (stream, _peer) = std::os::unix::net::UnixStream::pair().unwrap();

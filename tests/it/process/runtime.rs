@@ -16,7 +16,7 @@ use nix::unistd::{Pid, getpid};
 use serde::{Deserialize, Serialize};
 use wormhole::{Child, ChildEnd, Error, Receiver, Sender, channel, spawn};
 
-use crate::support::{in_own_process, open_fds, pipe};
+use crate::support::{in_own_process, open_fds, os_error, pipe};
 
 /// Far longer than a step takes.
 const NEVER: Duration = Duration::from_secs(10);
@@ -439,7 +439,7 @@ fn the_processes_of_a_container_runtime_start_a_program() {
 fn the_processes_of_a_container_runtime_report_a_program_that_cannot_be_executed() {
     in_own_process(|| {
         let Play { ends, joined, .. } = play("/does/not/exist", None);
-        let reason = "exec: No such file or directory (os error 2)".to_owned();
+        let reason = format!("exec: {}", os_error(nix::Error::ENOENT));
         assert_eq!(joined.unwrap(), Err(reason));
         assert_eq!(ends.len(), 3);
     });
