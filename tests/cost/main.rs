@@ -11,10 +11,11 @@ use std::os::fd::AsFd;
 use std::process::Command;
 use std::time::Duration;
 
+use nix::libc::c_long;
 use nix::sys::ptrace;
 use nix::sys::signal::{Signal, raise};
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::getppid;
+use nix::unistd::{Pid, getppid};
 use serde::{Deserialize, Serialize};
 use wormhole::{ReceiverSet, Sender, channel, select};
 
@@ -207,9 +208,27 @@ fn may_trace() -> bool {
     may
 }
 
+/// The system call that a traced process is about to make, if it is not on its way out of one.
+// Not all C libraries have the types that nix needs for this.
+fn entered(pid: Pid) -> Option<c_long> {
+    const PTRACE_GET_SYSCALL_INFO: u32 = 0x420e;
+    const ENTRY: u8 = 1;
+    // ptrace(2): `op` is the first byte; after the architecture, the instruction and the stack pointer comes `nr`.
+    let mut info = [0_u64; 16];
+    // SAFETY: the kernel writes no more than these bytes.
+    #[allow(unsafe_code, reason = "ptrace takes pointers")]
+    let written = unsafe {
+        let request = PTRACE_GET_SYSCALL_INFO as _;
+        nix::libc::ptrace(request, pid.as_raw(), size_of_val(&info), info.as_mut_ptr())
+    };
+    assert!(written > 0, "{}", nix::Error::last());
+    let is_entry = info[0].to_ne_bytes()[0] == ENTRY;
+    is_entry.then(|| c_long::try_from(info[3]).unwrap())
+}
+
 /// The system calls that `work` makes, by number. It runs in a child under ptrace, between two calls of
 /// getppid, after a first round that is not counted.
-fn system_calls(work: impl Fn()) -> Vec<i64> {
+fn system_calls(work: impl Fn()) -> Vec<c_long> {
     let child = forked(|| {
         work();
         ptrace::traceme().unwrap();
@@ -226,13 +245,7 @@ fn system_calls(work: impl Fn()) -> Vec<i64> {
         ptrace::syscall(child.pid, None).unwrap();
         match waitpid(child.pid, None).unwrap() {
             WaitStatus::PtraceSyscall(pid) => {
-                let info = ptrace::syscall_info(pid).unwrap();
-                if info.op == nix::libc::PTRACE_SYSCALL_INFO_ENTRY {
-                    // SAFETY: this is the member that the kernel fills in on entry.
-                    #[allow(unsafe_code, reason = "the kernel's answer is a union")]
-                    let number = unsafe { info.u.entry.nr };
-                    calls.push(i64::try_from(number).unwrap());
-                }
+                calls.extend(entered(pid));
             }
             WaitStatus::Exited(_, status) => {
                 assert_eq!(status, 0);

@@ -13,6 +13,11 @@ use wormhole::{Error, Options, Receiver, Select, Sender, channel, select};
 
 use crate::support::{in_own_process, open_fds};
 
+/// A `None` that the compiler does not see through.
+fn none<T>() -> Option<T> {
+    std::hint::black_box(None)
+}
+
 const LATE: Duration = Duration::from_secs(60);
 
 #[test]
@@ -42,7 +47,7 @@ fn an_arm_whose_condition_does_not_hold_is_off() {
 #[test]
 fn the_message_of_an_arm_that_is_off_is_not_evaluated() {
     let (tx, _rx) = channel::<u8>().unwrap();
-    let message: Option<u8> = None;
+    let message = none::<u8>();
     select! {
         send(tx, message.unwrap()) -> _sent, if message.is_some() => panic!("it is off"),
         default => {}
@@ -101,7 +106,7 @@ fn what_derefs_to_an_end_is_one() {
     assert_eq!(got, 7);
 
     let (never_tx, never) = channel::<u8>().unwrap();
-    let absent: Option<&Receiver<u8>> = None;
+    let absent = none::<&Receiver<u8>>();
     select! {
         recv(absent.unwrap_or(&never.clone())) -> _message => panic!("nothing was sent"),
         default => {}
