@@ -1,9 +1,8 @@
-//! Privilege separation: who reads hostile input may not open files, who may open files reads no
-//! hostile input.
+//! Privilege separation: the process that reads hostile input may not open files, and vice versa.
 //!
 //! The child works through a script that somebody else wrote. Before it looks at it, a seccomp filter
-//! takes away all system calls but those that it needs to compute, and to send and receive. Files it
-//! gets as descriptors from its parent, which opens what is on a list, and nothing else.
+//! takes away all system calls but those that it needs to compute, and to send and receive. It gets
+//! files as descriptors from its parent, which opens what is on a list, and nothing else.
 //!
 //!     cargo run --example privsep
 
@@ -62,7 +61,7 @@ fn work((script, ask, answers): (String, Sender<String>, Receiver<Answer>)) -> V
     shown.collect()
 }
 
-/// Gives up all system calls but these, for good.
+/// Gives up all system calls but these.
 fn confine() -> Result<(), Box<dyn Error>> {
     let transfer = [libc::SYS_sendto, libc::SYS_recvmsg, libc::SYS_ppoll];
     let files = [libc::SYS_read, libc::SYS_write, libc::SYS_close];
@@ -90,6 +89,7 @@ fn confine() -> Result<(), Box<dyn Error>> {
 fn main() -> Result<(), Box<dyn Error>> {
     let (ask, questions) = channel::<String>()?;
     let (answer, answers) = channel()?;
+    // First thing, as the child gets a copy of all memory and descriptors. Later: `spawn_command`.
     let child = spawn((SCRIPT.to_owned(), ask, answers), work)?;
     for name in &questions {
         answer.send(open(&name?))?;

@@ -1,10 +1,10 @@
-//! The prime sieve that is everybody's first program with channels in Go, with processes for goroutines.
+//! The prime sieve that is the classic first program with channels in Go, with processes for goroutines.
 //!
 //! A process generates 2, 3, 4 and so on. For each prime there is one more process, which lets
 //! pass what that prime does not divide; what arrives at the end of the chain is the next prime.
 //!
-//! Nobody tells the processes to stop. When the last reader is dropped the last process learns, by its
-//! next send, that nobody listens; it returns, and drops its own reader; and so on up the chain.
+//! Nothing tells the processes to stop. When the last receiver is dropped the last process learns, by its
+//! next send, that there is no receiver; it returns, and drops its own receiver; and so on up the chain.
 //!
 //!     cargo run --example sieve -- 25
 

@@ -3,7 +3,7 @@
 //!
 //! Here it is the same program, started with the argument `plugin`. It takes the receiver of
 //! requests with `inherit`. Each request brings the sender for its answer, so a plugin that dies on a
-//! request drops that sender: whoever waits for the answer is told, and starts another plugin.
+//! request drops that sender: the host, which waits for the answer, is told, and starts another plugin.
 //!
 //!     cargo run --example plugin
 

@@ -1,8 +1,8 @@
 //! A program whose workers are Python: they are handed open files, and answer with what they found.
 //!
 //! Two workers take jobs from one channel. Each job brings the sender for its answer. A worker that raises an
-//! exception answers with its traceback and goes on. One that dies drops the sender, so whoever waits for the
-//! answer is told, and starts another.
+//! exception answers with its traceback and goes on. One that dies drops the sender, so this program, which waits for
+//! the answer, is told, and starts another.
 //!
 //! It needs python3, and finds the package `wormhole` in this repository.
 //!

@@ -46,4 +46,4 @@ for job in wormhole.inherit(Receiver[Job]):
         try:
             job.reply.send(answer)
         except wormhole.Disconnected:
-            pass  # whoever asked is gone
+            pass  # the program that asked is gone

@@ -63,7 +63,7 @@ impl Pool {
 /// The life of a worker.
 fn work((jobs, answers): (Receiver<Job>, Sender<Answer>)) {
     match worker::run(&jobs, &answers) {
-        // No more jobs, or nobody left who wants to know.
+        // No more jobs, or the parent is gone.
         Ok(()) | Err(Error::Disconnected) => {}
         Err(error) => {
             eprintln!("wordcount: worker: {}", explain(&error));

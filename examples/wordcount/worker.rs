@@ -1,4 +1,5 @@
-//! A worker: counts the open files that it is handed. It needs no file system, and opens nothing.
+//! A worker: counts the open files that it is handed, and opens none itself. It is not confined, but could be: it
+//! needs no file system.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
@@ -33,7 +34,7 @@ pub(crate) struct Counts {
     pub(crate) bytes: u64,
 }
 
-/// Works until there are no jobs left and nobody who could send more.
+/// Works until there are no jobs left and no sender for more.
 pub(crate) fn run(jobs: &Receiver<Job>, answers: &Sender<Answer>) -> Result<()> {
     for job in jobs {
         let Job {
@@ -43,7 +44,7 @@ pub(crate) fn run(jobs: &Receiver<Job>, answers: &Sender<Answer>) -> Result<()> 
         } = job?;
         let counts = count(file).map_err(|error| error.to_string());
         answers.send(Answer { index, counts })?;
-        drop(lifeline); // only now: whoever finds it closed finds the answer as well
+        drop(lifeline); // only now: once it is closed the answer is there
     }
     Ok(())
 }
