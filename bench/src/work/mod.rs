@@ -117,7 +117,7 @@ pub(crate) const ITEMS: [(&str, &str, &str); 14] = [
     (
         "stream",
         "One way",
-        "The same message, one way, as fast as both processes can. Time for each message.",
+        "The same message, one way, as fast as both processes can. Time for each message. A channel of lists, `channel::<Vec<T>>`, shares the cost of a send among its messages.",
     ),
     (
         "text",
@@ -231,7 +231,7 @@ fn every_wait(job: impl Job) -> Vec<Entry> {
     }
     let mut entries = every_small(job);
     let ways = [
-        entry::<Asleep>("wormhole, never awake", job),
+        entry::<Asleep>("wormhole, never spinning", job),
         entry::<Selecting>("wormhole, select!", job),
     ];
     entries.splice(1..1, ways);

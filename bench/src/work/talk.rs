@@ -104,6 +104,20 @@ impl Job for OneWay {
     }
 }
 
+/// One way, so many messages in each send.
+#[derive(Clone, Copy)]
+struct InBatches(Place);
+
+/// How many messages.
+const BATCH: u64 = 64;
+
+impl Job for InBatches {
+    fn run<C: Carrier<T>, T: Message>(self, load: &T, operations: u64) -> Outcome<Sample> {
+        let sends = operations.div_ceil(BATCH);
+        Ok(one_way::<C, T>(self.0, load, sends)?.per(sends * BATCH))
+    }
+}
+
 #[derive(Clone, Copy)]
 struct Create;
 
@@ -131,6 +145,11 @@ pub(super) fn rows() -> Vec<Row> {
         let entries = move || streams(place);
         rows.push(Row::timed("stream", name.to_owned(), None, entries));
     }
+    let title = format!("{BATCH} messages a send, on two cores");
+    rows.push(Row::timed("stream", title, None, || {
+        let batch = (0..BATCH).map(|_| message::small()).collect::<Vec<_>>();
+        every(InBatches(Place::Apart), batch)
+    }));
     for size in SIZES {
         let texts = move || every(OneWay(Place::Apart), message::text(size as usize));
         rows.push(Row::timed("text", size_name(size), Some(size), texts));
