@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, fstat, open};
 use rustix::io::{Errno, retry_on_intr};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::sys::address::Address;
 use crate::sys::socket::Socket;
 
@@ -31,7 +31,7 @@ impl SocketFile {
             Err(Errno::ADDRINUSE) => {
                 // Two processes could find the same file stale, and the slower one remove what the faster
                 // one has just bound. A name that is free needs no lock: bind(2) takes it or fails.
-                let _lock = Lock::take(&path).map_err(failed)?;
+                let _lock = Lock::take(&path, &failed)?;
                 remove_if_stale(address, &path).map_err(failed)?;
                 socket.bind(address)
             }
@@ -91,20 +91,29 @@ struct Lock {
 
 impl Lock {
     /// Never waits: the process that holds the lock is about to listen, and says that the name is in use.
-    fn take(socket_file: &Path) -> io::Result<Self> {
+    ///
+    /// What is wrong with the lock itself `failed` makes an error of; one that cannot be opened, because it is another
+    /// user's for instance, is named.
+    fn take(socket_file: &Path, failed: &dyn Fn(io::Error) -> Error) -> Result<Self> {
         let mut path = socket_file.as_os_str().to_owned();
         path.push(".wormhole-lock");
         let path = PathBuf::from(path);
         let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         loop {
             // Others may not even open it, so they cannot hold the lock.
-            let file = retry_on_intr(|| open(&path, flags, Mode::RUSR | Mode::WUSR))?;
+            let file = retry_on_intr(|| open(&path, flags, Mode::RUSR | Mode::WUSR));
+            let file = file.map_err(|errno| Error::Address {
+                operation: "open the lock file",
+                address: path.display().to_string(),
+                source: errno.into(),
+            })?;
+            let failed = |errno: Errno| failed(errno.into());
             match retry_on_intr(|| flock(&file, FlockOperation::NonBlockingLockExclusive)) {
-                Err(Errno::WOULDBLOCK) => return Err(Errno::ADDRINUSE.into()),
-                locked => locked?,
+                Err(Errno::WOULDBLOCK) => return Err(failed(Errno::ADDRINUSE)),
+                locked => locked.map_err(failed)?,
             }
             // The holder before may have removed it between the two calls.
-            if fstat(&file)?.st_nlink > 0 {
+            if fstat(&file).map_err(failed)?.st_nlink > 0 {
                 return Ok(Lock { path, file });
             }
         }

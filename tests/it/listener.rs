@@ -375,6 +375,27 @@ fn a_stale_file_is_replaced() {
 }
 
 #[test]
+fn a_lock_file_that_cannot_be_opened_is_named() {
+    in_own_process(|| {
+        let (_directory, path) = place();
+        let error = {
+            let listener = Listener::<u32>::bind(&path).unwrap();
+            let copy = OwnedFd::try_from(listener).unwrap(); // which leaves the file, stale from now on
+            drop(copy);
+            let mut lock = path.clone().into_os_string();
+            lock.push(".wormhole-lock");
+            std::os::unix::fs::symlink("/dev/null", &lock).unwrap(); // a link is not followed
+            Listener::<u32>::bind(&path).unwrap_err()
+        };
+        let text = format!(
+            "cannot open the lock file `{}.wormhole-lock`",
+            path.display()
+        );
+        assert_eq!(error.to_string(), text);
+    });
+}
+
+#[test]
 fn a_live_listener_is_not_replaced_and_not_disturbed() {
     in_own_process(|| {
         let (directory, path) = place();

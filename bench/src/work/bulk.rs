@@ -8,7 +8,7 @@ use crate::message;
 use crate::peer::ipc_channel::{BytesChannel, IpcChannel, SharedMemory};
 use crate::peer::json_lines::{JsonLines, Stream};
 use crate::peer::unix_ipc::UnixIpc;
-use crate::peer::wormhole::{Blobs, Numbers, Wormhole};
+use crate::peer::wormhole::{Base64, Blobs, Numbers, Wormhole};
 use crate::peer::{self, Bulk, Carrier};
 use crate::place::Place;
 
@@ -39,6 +39,7 @@ fn entries(size: u32) -> Vec<Entry> {
     let load = &Arc::new(Bulk(message::bytes(size as usize)));
     vec![
         entry::<Blobs, Wormhole>(peer::WORMHOLE, load),
+        entry::<Base64, Wormhole>("wormhole, base64", load),
         entry::<Numbers, Wormhole>("wormhole, a list of numbers", load),
         entry::<Stream, JsonLines>("raw stream", load),
         entry::<SharedMemory, IpcChannel>("ipc-channel, shared memory", load),

@@ -406,7 +406,7 @@ const TABLE: &[(&str, &[&[Rule]])] = &[
             ("fstat", "*", Fails("listen at ADDRESS")),
             ("listen", "*", Fails("listen at ADDRESS")),
             ("open", "EINTR", As),
-            ("open", "*", Fails("listen at ADDRESS")),
+            ("open", "*", Fails("open the lock file ADDRESS")),
             ("socket", "*", Fails("listen at ADDRESS")),
             (
                 "statx#1",
