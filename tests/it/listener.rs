@@ -267,8 +267,9 @@ fn the_socket_file_is_the_owners_alone() {
         forked_as(1000, || {
             let error = refusal(Sender::<u32>::connect(&path), &path);
             assert_eq!(error.kind(), ErrorKind::PermissionDenied);
-            // Neither is it taken for stale.
-            let error = refusal(Listener::<u32>::bind(&path), &path);
+            // Neither is it taken for stale: to replace it takes a lock file, which this user cannot make.
+            let lock = path.with_extension("wormhole-lock");
+            let error = refusal(Listener::<u32>::bind(&path), &lock);
             assert_eq!(error.kind(), ErrorKind::PermissionDenied);
         })
         .join();
