@@ -409,7 +409,8 @@ fn a_live_listener_is_not_replaced_and_not_disturbed() {
                 error.to_string(),
                 format!("cannot listen at `{}`", path.display())
             );
-            assert!(error.source().unwrap().to_string().contains("in use"));
+            let source = error.source().unwrap().downcast_ref::<io::Error>();
+            assert_eq!(source.unwrap().kind(), ErrorKind::AddrInUse);
             assert_eq!(refusal(result, &path).kind(), ErrorKind::AddrInUse);
         }
         assert_eq!(open_fds(), before);

@@ -4,5 +4,11 @@
 mod support;
 
 mod faults;
+// Where seccompiler knows filters.
+#[cfg(any(
+    target_arch = "aarch64",
+    target_arch = "riscv64",
+    target_arch = "x86_64"
+))]
 mod sandboxing;
 mod scale;

@@ -8,7 +8,9 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use tempfile::TempDir;
 use wormhole::{Error, Listener, Receiver, Sender, channel, spawn};
 
-use crate::support::{DEADLINE, in_own_process, open_fds, packet, pipe, raw_send, two_way_pair};
+use crate::support::{
+    DEADLINE, in_own_process, open_fds, os_error, packet, pipe, raw_send, two_way_pair,
+};
 
 fn place() -> (TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();
@@ -132,7 +134,7 @@ fn what_does_not_listen_is_refused_in_the_place_of_a_listener() {
             assert!(error.to_string().contains(reason), "{error}");
         };
         let (file, _other) = pipe();
-        refused(file.as_fd(), "non-socket");
+        refused(file.as_fd(), &os_error(nix::Error::ENOTSOCK));
         let (connected, _peer) = two_way_pair();
         refused(connected.as_fd(), "a unix socket that does not listen");
 

@@ -70,7 +70,9 @@ fn number(call: &str) -> Option<(i64, Option<u64>)> {
     let (call, what) = call.split_once('(').unwrap_or((call, ""));
     let what = match what.trim_end_matches(')') {
         "" => None,
-        "FIONREAD" => Some(libc::FIONREAD),
+        // C libraries have it in different types.
+        #[allow(clippy::unnecessary_cast, reason = "only with glibc")]
+        "FIONREAD" => Some(libc::FIONREAD as u64),
         "F_GETFD" => Some(libc::F_GETFD as u64),
         "F_GETFL" => Some(libc::F_GETFL as u64),
         "F_SETFD" => Some(libc::F_SETFD as u64),
