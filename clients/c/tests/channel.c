@@ -1046,6 +1046,13 @@ static void a_huge_sparse_blob_is_not_mapped(void) {
     SAME(wormhole_take_blob(&message, 0, &blob), -EFBIG);
     wormhole_message_clear(&message);
     close(fd);
+    /* Nor one of huge pages, which may not be there when they are read. */
+    fd = memfd_create("test", MFD_CLOEXEC | MFD_ALLOW_SEALING | 4 /* MFD_HUGETLB */);
+    if (fd >= 0) {
+        CHECK(fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW) == 0);
+        SAME(wormhole_blob_adopt(&blob, fd, 100), -EINVAL);
+        close(fd);
+    }
     close(tx);
     close(rx);
 }
@@ -1260,6 +1267,13 @@ static int program(void) {
     wormhole_message_init(&message);
     SAME(wormhole_inherit(&message), 0);
     SAME(wormhole_inherit(&message), -ENOENT);
+    { /* not even if there is another one by the same number */
+        int number = atoi(getenv("WORMHOLE_FD")), other = wormhole_hand_over(MESSAGE("1"), NULL, 0);
+        CHECK(other >= 0 && (other == number ? fcntl(number, F_SETFD, 0) : dup2(other, number)) >= 0);
+        SAME(wormhole_inherit(&message), -ENOENT);
+        if (other != number) close(other);
+        close(number);
+    }
     SAME(message.text == NULL, 0);
     reply = wormhole_take_sender(&message, 1);
     CHECK(reply >= 0 && (fcntl(reply, F_GETFD) & FD_CLOEXEC));
@@ -1367,6 +1381,19 @@ static void where_sendto_is_denied_sendmsg_is_used(void) {
     close(rx);
 }
 
+static void a_kernel_that_takes_no_packet_at_all_is_an_error(void) {
+    char *text = long_text(1000000);
+    int tx, rx;
+    SAME(wormhole_channel(&tx, &rx), 0);
+    deny(SYS_sendmsg, EMSGSIZE);
+    deny(SYS_sendto, EMSGSIZE);
+    SAME(wormhole_send(tx, text, 1000000), -EMSGSIZE);
+    SAME(wormhole_send(tx, text, 100), -EMSGSIZE);
+    free(text);
+    close(tx);
+    close(rx);
+}
+
 static void where_polling_is_denied_channels_still_work(void) {
     struct wormhole_message message;
     int tx, rx;
@@ -1438,6 +1465,7 @@ static const struct {
     TEST(a_program_is_handed_a_message),
     TEST(what_is_not_handed_over_is_not_inherited),
     TEST(where_sendto_is_denied_sendmsg_is_used),
+    TEST(a_kernel_that_takes_no_packet_at_all_is_an_error),
     TEST(where_polling_is_denied_channels_still_work),
     TEST(what_is_said_of_errors_is_not_empty),
 };
