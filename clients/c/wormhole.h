@@ -1090,7 +1090,7 @@ int wormhole_inherit(struct wormhole_message *message) {
 }
 
 int wormhole_hand_over(const char *text, size_t len, const int *fds, size_t count) {
-    int tx, rx, result = wormhole_channel(&tx, &rx);
+    int tx = -1, rx = -1, result = wormhole_channel(&tx, &rx);
     if (result < 0) return result;
     /* KERNEL: one packet fits an empty channel at once, however long the message. */
     result = wormhole_try_send_fds(tx, text, len, fds, count);
