@@ -378,12 +378,11 @@ fn the_versions_that_the_readme_names_are_those_of_the_manifest() {
     };
     let rust = value("rust-version");
     assert!(readme.contains(&format!("({rust} or later)")), "{rust}");
-    let version = value("version");
-    let minor = version.rsplit_once('.').unwrap().0;
-    assert!(
-        readme.contains(&format!("`wormhole-rs = \"{minor}\"`")),
-        "{minor}"
-    );
+    assert!(readme.contains(&format!("/rust-{rust}%2B-")), "the badge");
+    let install = format!("rustup toolchain install {rust} ");
+    assert!(read(".github/workflows/ci.yml").contains(&install));
+    let name = value("name");
+    assert!(readme.contains(&format!("`cargo add {name}`")));
 }
 
 /// The names of all tests.
