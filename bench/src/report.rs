@@ -1,4 +1,4 @@
-//! Results as text: numbers, tables, and who is ahead of whom.
+//! Results as text: numbers, tables, and which contender is ahead of which.
 
 use comfy_table::{ContentArrangement, Table as Grid, presets};
 
@@ -148,7 +148,7 @@ fn heading(table: &Table) -> String {
     format!("{title}, {}", table.title)
 }
 
-/// Who does better or worse than wormhole, row by row.
+/// Which contenders do better or worse than wormhole, row by row.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Verdict {
     /// Rows in which peers take less than wormhole in three quarters of the rounds or more.

@@ -1,7 +1,7 @@
 //! Sequences of operations on channels within one process, against a model in memory.
 //!
 //! Results agree with the model: every message, the order, `Full` and `Empty`, and `Disconnected` exactly when
-//! the last copy of the other end is gone, be it held or in a message that nobody will ever receive. The
+//! the last copy of the other end is gone, whether a process held it or a message that will never be received. The
 //! input is a list of operations, each a byte and what it takes.
 
 #![no_main]

@@ -42,7 +42,7 @@ pub(crate) const PYTHON_PROCESS: &str = "Python Process";
 pub(crate) enum Got {
     /// The message that was expected.
     Message,
-    /// Nobody is left who could send.
+    /// No sender is left.
     End,
 }
 

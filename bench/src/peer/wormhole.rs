@@ -34,7 +34,7 @@ impl<T: Message> Carrier<T> for Wormhole {
     }
 }
 
-/// Without waiting awake.
+/// Without spinning.
 pub(crate) struct Asleep;
 
 impl<T: Message> Carrier<T> for Asleep {

@@ -1,4 +1,4 @@
-//! What waiting costs: few messages, none, and channels that nobody uses.
+//! What waiting costs: few messages, none, and unused channels.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ const GAP: Duration = Duration::from_millis(1);
 /// How many messages go first: a forked process pays for the memory that it touches for the first time.
 const FIRST: u32 = 100;
 
-/// How many channels nobody uses, if the process may have that many descriptors.
+/// How many unused channels there are, if the process may have that many descriptors.
 const CHANNELS: u32 = 10_000;
 
 /// The rows of waiting. `descriptors` is how many a process may have.

@@ -231,7 +231,7 @@ fn every_wait(job: impl Job) -> Vec<Entry> {
     }
     let mut entries = every_small(job);
     let ways = [
-        entry::<Asleep>("wormhole, never spinning", job),
+        entry::<Asleep>("wormhole, no spinning", job),
         entry::<Selecting>("wormhole, select!", job),
     ];
     entries.splice(1..1, ways);
