@@ -4,7 +4,7 @@
 //! exception answers with its traceback and goes on. One that dies drops the sender, so this program, which waits for
 //! the answer, is told, and starts another.
 //!
-//! It needs python3, and finds the package `wormhole` in this repository.
+//! It needs python3, and finds the package `wormhole_ipc` in this repository.
 //!
 //!     cargo run --example python_workers
 

@@ -7,8 +7,8 @@ import traceback
 from dataclasses import dataclass
 from typing import Union
 
-import wormhole
-from wormhole import Receiver, Sender
+import wormhole_ipc
+from wormhole_ipc import Receiver, Sender
 
 
 @dataclass
@@ -36,7 +36,7 @@ def count(job: Job) -> Counted:
     return Counted(len(text.splitlines()), len(text.split()))
 
 
-for job in wormhole.inherit(Receiver[Job]):
+for job in wormhole_ipc.inherit(Receiver[Job]):
     with job.input, job.reply:
         answer: Union[Counted, Failed]
         try:
@@ -45,5 +45,5 @@ for job in wormhole.inherit(Receiver[Job]):
             answer = Failed(traceback.format_exc())
         try:
             job.reply.send(answer)
-        except wormhole.Disconnected:
+        except wormhole_ipc.Disconnected:
             pass  # the program that asked is gone

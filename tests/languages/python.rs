@@ -39,7 +39,7 @@ fn python() -> Option<Command> {
 /// The same for a program, as text. It has a deadline of its own.
 fn program(code: &str) -> Option<Command> {
     let mut command = python()?;
-    let start = "import signal; signal.alarm(60)\nimport wormhole\nfrom wormhole import *\n\
+    let start = "import signal; signal.alarm(60)\nimport wormhole_ipc as wormhole\nfrom wormhole_ipc import *\n\
                  from dataclasses import dataclass\nfrom typing import *\n";
     command.arg("-c").arg(format!("{start}{code}"));
     Some(command)

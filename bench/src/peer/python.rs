@@ -86,8 +86,8 @@ const WORMHOLE: &str = r#"
 import os, resource, signal, sys, time
 from dataclasses import dataclass
 from typing import List, Tuple
-import wormhole
-from wormhole import I32, Receiver, Sender, U32
+import wormhole_ipc
+from wormhole_ipc import I32, Receiver, Sender, U32
 
 @dataclass
 class Message:
@@ -100,7 +100,7 @@ def used():
     return usage.ru_utime + usage.ru_stime
 
 signal.alarm(60)
-count, core, tx, rx, report = wormhole.inherit(
+count, core, tx, rx, report = wormhole_ipc.inherit(
     Tuple[int, int, Sender[Message], Receiver[Message], Sender[Tuple[float, float]]])
 os.sched_setaffinity(0, {core})
 for turn in range(count):

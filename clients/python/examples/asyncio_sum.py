@@ -10,8 +10,8 @@ import subprocess
 import sys
 from typing import Any, AsyncIterator, Tuple, TypeVar
 
-import wormhole
-from wormhole import Receiver, Sender
+import wormhole_ipc as wormhole
+from wormhole_ipc import Receiver, Sender
 
 T = TypeVar("T")
 

@@ -11,8 +11,8 @@ import unittest
 from array import array
 from dataclasses import dataclass
 
-import wormhole
-from wormhole import Blob, Fd, Io
+import wormhole_ipc as wormhole
+from wormhole_ipc import Blob, Fd, Io
 
 from .support import Case, open_fds
 

@@ -15,8 +15,8 @@ import unittest
 from typing import Any, List
 from unittest import mock
 
-import wormhole
-from wormhole import Receiver, Sender, _socket, _wait
+import wormhole_ipc as wormhole
+from wormhole_ipc import Receiver, Sender, _packets, _wait
 
 from .support import Case, fork, open_fds, packet, raw_recv, raw_send
 
@@ -67,11 +67,11 @@ class Channel(Case):
                 pass
             waits = threading.Event()
 
-            def until_ready(*arguments: Any) -> None:
+            def until_ready(*arguments: Any) -> bool:
                 waits.set()
-                _wait.until_ready(*arguments)
+                return _wait.until_ready(*arguments)
 
-            with mock.patch("wormhole._channel.until_ready", until_ready):
+            with mock.patch("wormhole_ipc._end.until_ready", until_ready):
                 thread = threading.Thread(target=tx.send, args=(1,))
                 thread.start()
                 waits.wait(30)
@@ -247,7 +247,7 @@ class Sharing(Case):
             self.assertEqual(list(rx), [2])
 
     def test_forked_processes_do_not_share_buffers(self) -> None:
-        buffer = _socket._fresh_buffer()
+        buffer = _packets.fresh_slot()[0][0][0]
         child = fork()
         if child == 0:
             buffer[0] = 1

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Union
 
-import wormhole
-from wormhole import Blob, Fd, Receiver, Sender
-from wormhole._fields import I64, I128, U8, U32, U64, U128
+import wormhole_ipc as wormhole
+from wormhole_ipc import Blob, Fd, Receiver, Sender
+from wormhole_ipc._fields import I64, I128, U8, U32, U64, U128
 
 from .support import PACKAGE, Case, open_fds, raw_send
 

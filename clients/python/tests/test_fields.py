@@ -23,8 +23,8 @@ from typing import (
 )
 from unittest import mock
 
-import wormhole
-from wormhole import U8, Blob, Fd, Range, Receiver, Sender, _text
+import wormhole_ipc as wormhole
+from wormhole_ipc import U8, Blob, Fd, Range, Receiver, Sender, _text
 
 from .support import Case, open_fds, packet, raw_recv, raw_send
 
@@ -231,7 +231,7 @@ class Types(Case):
 
         value = {"a": [1, 0.5, None, True, "\x00é"], "b": {"c": object}}
         text = _text.writer(unknown)(value)
-        with mock.patch("wormhole._text._encoder.c_make_encoder", None):
+        with mock.patch("wormhole_ipc._text._encoder.c_make_encoder", None):
             write = _text.writer(unknown)
         self.assertEqual(write(value), text)
         for bad in (float("nan"), float("inf")):

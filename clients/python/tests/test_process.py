@@ -11,15 +11,15 @@ import textwrap
 import unittest
 from typing import Any, Dict, Tuple
 
-import wormhole
-from wormhole import Receiver
+import wormhole_ipc as wormhole
+from wormhole_ipc import Receiver
 
 from .support import PACKAGE, Case, raw
 
 
 def program(code: str) -> Tuple[str, ...]:
     """A Python program that can import the package."""
-    return (sys.executable, "-c", "import wormhole, os, sys\n" + textwrap.dedent(code))
+    return (sys.executable, "-c", "import wormhole_ipc as wormhole, os, sys\n" + textwrap.dedent(code))
 
 
 ENVIRONMENT: Dict[str, str] = {**os.environ, "PYTHONPATH": str(PACKAGE)}

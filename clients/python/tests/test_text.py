@@ -7,8 +7,8 @@ import random
 import unittest
 from typing import Any
 
-from wormhole._fields import Mismatch
-from wormhole._text import MAX_DEPTH, is_too_deep, parse
+from wormhole_ipc._fields import Mismatch
+from wormhole_ipc._text import MAX_DEPTH, is_too_deep, parse
 
 from .support import Case
 

@@ -1,37 +1,39 @@
-"""Waiting awake, as long as that pays off."""
+"""Spinning, as long as that pays off."""
 
 from __future__ import annotations
 
-import socket
 import unittest
 from select import POLLIN
 from time import monotonic
 from unittest import mock
 
-from wormhole import TimedOut, _wait
-from wormhole._wait import Spin, until_ready
+from wormhole_ipc import _wait
+from wormhole_ipc._packets import pair
+from wormhole_ipc._wait import Spin, Waiters, until_ready
 
 from .support import Case
 
 
 class Waits(Case):
     def wait(self, spin: Spin, misses: int) -> int:
-        """Waits for what comes after so many more looks. Gives how many of the looks were awake."""
+        """Waits for what comes after so many more looks. Gives how many of the looks were spinning."""
         looks = 0
 
-        def attempt(may_block: bool) -> None:
+        def attempt(may_block: bool) -> bool:
             nonlocal looks, misses
             looks += not may_block
             if misses and not may_block:
                 misses -= 1
-                raise BlockingIOError
+                return False
+            return True
 
-        a, b = socket.socketpair()
-        with a, b:
-            until_ready(a, POLLIN, spin, None, attempt)
+        a, b = pair()
+        # The deadline of a test is a thread, so it would not sleep in `attempt`.
+        with mock.patch.object(_wait, "_is_alone", lambda: True):
+            until_ready(a, POLLIN, spin, None, attempt, Waiters(), lambda: True)
         return looks
 
-    def test_it_takes_some_quick_answers_to_wait_awake(self) -> None:
+    def test_it_takes_some_quick_answers_before_it_spins(self) -> None:
         spin = Spin()
         with mock.patch.object(_wait, "SPIN", 3600.0):
             for _ in range(4):
@@ -57,14 +59,16 @@ class Waits(Case):
         self.assertEqual(spin.score, 0)
 
     def test_a_deadline_ends_it_as_well(self) -> None:
-        def never(may_block: bool) -> None:
-            raise BlockingIOError
+        def never(may_block: bool) -> bool:
+            return False
 
         spin = Spin()
         spin.score = 8
-        a, b = socket.socketpair()
-        with a, b, mock.patch.object(_wait, "SPIN", 3600.0):
-            self.assertRaises(TimedOut, until_ready, a, POLLIN, spin, monotonic() + 0.01, never)
+        a, b = pair()
+        with mock.patch.object(_wait, "SPIN", 3600.0):
+            deadline = monotonic() + 0.01
+            done = until_ready(a, POLLIN, spin, deadline, never, Waiters(), lambda: True)
+        self.assertFalse(done)
 
 
 if __name__ == "__main__":

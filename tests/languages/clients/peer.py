@@ -7,8 +7,8 @@ import sys
 from dataclasses import dataclass
 from typing import Dict, List, Optional
 
-import wormhole
-from wormhole import I64, U8, U64, Blob, Fd, Receiver, Sender
+import wormhole_ipc as wormhole
+from wormhole_ipc import I64, U8, U64, Blob, Fd, Receiver, Sender
 
 LANGUAGE = "python"
 

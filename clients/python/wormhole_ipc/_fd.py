@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
-import io
 import os
-import socket
 from types import TracebackType
 from typing import Any, Callable, Optional, Protocol, Tuple, Type, TypeVar, Union
 
@@ -53,8 +50,15 @@ class Fd(Closing):
         self._number = number
 
     @classmethod
-    def __wormhole_fd__(cls, number: int, arguments: Tuple[Any, ...]) -> Fd:
-        return cls(number)
+    def __wormhole_fd__(cls, index: Any, arguments: Tuple[Any, ...], fds: Any) -> Fd:
+        return fds.take(index, cls, None)  # type: ignore[no-any-return]
+
+    def __reduce__(self) -> Any:
+        return Fd._shared, share(self.fileno())
+
+    @classmethod
+    def _shared(cls, copy: Any) -> Fd:
+        return cls(copy.detach())
 
     def fileno(self) -> int:
         """The number. Raises `ValueError` once it is closed or given up."""
@@ -92,35 +96,8 @@ def number_of(fd: Union[int, HasFileno]) -> int:
     return fd if isinstance(fd, int) else fd.fileno()
 
 
-def open_file(kind: type, number: int) -> Any:
-    """Opens a received descriptor as one of the classes of `io`. Closes it if that fails."""
-    access = fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE
-    mode = {os.O_RDONLY: "r", os.O_WRONLY: "w"}.get(access, "r+")
-    try:
-        file = io.FileIO(number, mode)
-    except BaseException:
-        os.close(number)
-        raise
-    try:
-        if kind is io.FileIO:
-            return file
-        if kind is io.BufferedReader:
-            return io.BufferedReader(file)
-        if kind is io.BufferedWriter:
-            return io.BufferedWriter(file)
-        buffered: Any = {"r": io.BufferedReader, "w": io.BufferedWriter}.get(
-            mode, io.BufferedRandom
-        )
-        return io.TextIOWrapper(buffered(file), encoding="utf-8")
-    except BaseException:
-        file.close()
-        raise
+def share(number: int) -> Tuple[Any]:
+    """What stands for a descriptor in a pickle that goes to a process of `multiprocessing`."""
+    from multiprocessing import reduction
 
-
-def open_socket(number: int) -> socket.socket:
-    """Opens a received descriptor as a socket. Closes it if that fails."""
-    try:
-        return socket.socket(fileno=number)
-    except BaseException:
-        os.close(number)
-        raise
+    return (reduction.DupFd(number),)

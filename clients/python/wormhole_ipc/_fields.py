@@ -10,18 +10,19 @@ from __future__ import annotations
 import collections.abc
 import dataclasses
 import enum
+import fcntl
 import io
 import math
+import os
 import socket
+import sys
 import types
 import typing
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple, Union
 
-from ._fd import HasFileno, open_file, open_socket
-
-
-class Mismatch(Exception):
-    """A value is not of its type. Becomes `Encode` or `Decode`."""
+from ._errors import Io, Mismatch, NotABlob, NotAChannel, excerpt, expected, shown
+from ._fd import Fd
+from ._message import Incoming, Outgoing
 
 
 class Range(NamedTuple):
@@ -43,88 +44,23 @@ U64 = typing.Annotated[int, Range(0, 2**64 - 1)]
 U128 = typing.Annotated[int, Range(0, 2**128 - 1)]
 
 
-class Outgoing:
-    """The descriptors of the fields of a message that is being written."""
-
-    __slots__ = ("owners", "numbers")
-
-    def __init__(self) -> None:
-        self.owners: List[HasFileno] = []
-        self.numbers: List[int] = []
-
-    def add(self, owner: HasFileno) -> int:
-        """Adds a descriptor, and gives what stands for it in the text."""
-        self.numbers.append(owner.fileno())
-        self.owners.append(owner)
-        return len(self.numbers) - 1
-
-
-class Incoming:
-    """The descriptors of a message that is being read. They belong to it until a field takes them."""
-
-    __slots__ = ("numbers", "made")
-
-    def __init__(self, numbers: List[int]) -> None:
-        self.numbers: List[Optional[int]] = list(numbers)
-        self.made: List[Any] = []
-
-    def take(self, index: Any, make: Callable[[int], Any]) -> Any:
-        """Makes what a field wants of the descriptor that stands as `index` in the text. `make` takes it over, and
-        closes it if it fails."""
-        if type(index) is not int:
-            raise Mismatch(f"{shown(index)} is no index of a descriptor")
-        if not 0 <= index < len(self.numbers):
-            raise Mismatch(
-                f"descriptor {index} of a message that carries {len(self.numbers)} (the first is 0)"
-            )
-        number = self.numbers[index]
-        if number is None:
-            raise Mismatch(f"descriptor {index} was taken before")
-        self.numbers[index] = None
-        made = make(number)
-        self.made.append(made)
-        return made
-
-    def left(self) -> List[int]:
-        """The descriptors that no field has taken, in order."""
-        return [number for number in self.numbers if number is not None]
-
-
 Write = Callable[[Any, Outgoing], Any]
 Read = Callable[[Any, Incoming], Any]
 
 
 class Plan(NamedTuple):
-    """How values of a type are written and read."""
+    """How values of a type are written and read. Both check them."""
 
     name: str
-    #: `None`: they are plain already.
+    #: `None`: every value will do, and json writes it as it is.
     write: Optional[Write]
     #: `None`: every plain value will do as it is.
     read: Optional[Read]
     #: Whether objects have to come as pairs.
     pairs: bool
-    #: If not `None`, `read` only checks that a value is of this class. For speed: who reads many can do it himself.
+    #: If not `None`, values of exactly this class need neither `write` nor `read`. For speed: code that has many of
+    #: them looks at the class itself.
     exactly: Optional[type] = None
-
-
-def shown(value: Any) -> str:
-    """A plain value, for the text of an error."""
-    if isinstance(value, tuple):
-        return "an object"
-    if isinstance(value, list):
-        return "a list"
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, (int, float)) and abs(value) < 1e30:
-        return f"the number {value}"
-    return repr(value)[:80] if isinstance(value, str) else "a number"
-
-
-def expected(what: str, value: Any) -> Mismatch:
-    return Mismatch(f"expected {what}, got {shown(value)}")
 
 
 # --------------------------------------------------------------------------- plain types
@@ -149,10 +85,16 @@ def _exactly(kind: type, what: str) -> Plan:
             raise expected(what, value)
         return value
 
-    return Plan(kind.__name__, None, read, False, kind)
+    def write(value: Any, fds: Outgoing) -> Any:
+        # A bool is an int to Python. Other subclasses are written as what they are.
+        if not isinstance(value, kind) or (value.__class__ is bool and kind is not bool):
+            raise expected(what, value)
+        return value
+
+    return Plan(kind.__name__, write, read, False, kind)
 
 
-def _read_float(value: Any, fds: Incoming) -> float:
+def _read_float(value: Any, fds: Any) -> Any:
     if value.__class__ is float:
         return value
     if value.__class__ is int:
@@ -161,6 +103,15 @@ def _read_float(value: Any, fds: Incoming) -> float:
         except OverflowError:
             raise Mismatch("number out of range") from None
     raise expected("a number", value)
+
+
+def _write_float(value: Any, fds: Outgoing) -> Any:
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise Mismatch(f"{value} has no form in JSON")
+        return value
+    _read_float(value, fds)
+    return value
 
 
 def _read_bytes(value: Any, fds: Incoming) -> bytes:
@@ -173,7 +124,9 @@ def _read_bytes(value: Any, fds: Incoming) -> bytes:
 
 
 def _write_bytes(value: Any, fds: Outgoing) -> List[int]:
-    return list(value)
+    if not isinstance(value, (bytes, bytearray, memoryview)):
+        raise expected("bytes", value)
+    return list(bytes(value))
 
 
 _PLAIN: Dict[Any, Plan] = {
@@ -182,7 +135,7 @@ _PLAIN: Dict[Any, Plan] = {
     int: _exactly(int, "an integer"),
     str: _exactly(str, "a string"),
     bool: _exactly(bool, "a boolean"),
-    float: Plan("float", None, _read_float, False),
+    float: Plan("float", _write_float, _read_float, False),
     bytes: Plan("bytes", _write_bytes, _read_bytes, False),
     type(None): _exactly(type(None), "null"),
     None: _exactly(type(None), "null"),
@@ -203,12 +156,19 @@ def _range(limits: Range) -> Plan:
 # --------------------------------------------------------------------------- collections
 
 
-def _list(item: Plan, make: type, name: str) -> Plan:
+def _list(item: Plan, accepts: Any, make: type, name: str) -> Plan:
     write_item, read_item, exactly = item.write, item.read, item.exactly
+    what = "a tuple" if accepts is tuple else "a list"
 
     def write(value: Any, fds: Outgoing) -> Any:
-        assert write_item is not None
-        return [write_item(each, fds) for each in value]
+        if not isinstance(value, accepts):
+            raise _not(what, value)
+        if exactly is not None:
+            for each in value:
+                if each.__class__ is not exactly:
+                    write_item(each, fds)  # type: ignore[misc]
+            return value
+        return value if write_item is None else [write_item(each, fds) for each in value]
 
     def read(value: Any, fds: Incoming) -> Any:
         if value.__class__ is not list:
@@ -222,13 +182,21 @@ def _list(item: Plan, make: type, name: str) -> Plan:
             items = [read_item(each, fds) for each in value]
         return items if make is list else make(items)
 
-    return Plan(name, write if write_item else None, read, item.pairs)
+    return Plan(name, write, read, item.pairs)
 
 
-def _fixed(items: List[Plan], make: Callable[[List[Any]], Any], name: str) -> Plan:
+def _not(what: str, value: Any) -> Mismatch:
+    """What is sent is not of its type."""
+    found = shown(value) if value is None or isinstance(value, (str, int, float)) else None
+    return Mismatch(f"expected {what}, got {found or 'a ' + type(value).__name__}")
+
+
+def _fixed(items: List[Plan], kind: Any, make: Callable[[List[Any]], Any], name: str) -> Plan:
     """A tuple with a type for each place."""
 
     def write(value: Any, fds: Outgoing) -> Any:
+        if not isinstance(value, kind):
+            raise _not(f"a {kind.__name__}", value)
         if len(value) != len(items):
             raise Mismatch(f"expected {len(items)} values, got {len(value)}")
         return [plan.write(each, fds) if plan.write else each for plan, each in zip(items, value)]
@@ -243,39 +211,61 @@ def _fixed(items: List[Plan], make: Callable[[List[Any]], Any], name: str) -> Pl
     return Plan(name, write, read, any(plan.pairs for plan in items))
 
 
+# Smaller integers have hashes of their own, but for -1 and -2.
+_HASH_MODULUS = sys.hash_info.modulus
+_MOST_OF_ONE_HASH = 64
+
+
 def _dict(key: Any, item: Plan, name: str) -> Plan:
     limits = None
     if typing.get_origin(key) is typing.Annotated:
         limits = _range_of(typing.get_args(key))
-        key = int
-    if key not in (str, int):
+        key = typing.get_args(key)[0]
+    if key not in (str, int) or (limits and key is not int):
         raise TypeError(f"the keys of {name} must be str or int")
+    write_item = item.write
 
     def write(value: Any, fds: Outgoing) -> Any:
-        if any(each.__class__ is not key for each in value):
-            raise Mismatch(f"expected keys of type {key.__name__}")
+        if not isinstance(value, collections.abc.Mapping):
+            raise _not("a dict", value)
+        for each in value:
+            if each.__class__ is not key:
+                raise Mismatch(f"expected keys of type {key.__name__}, got {shown(each)}")
+            if limits and not limits.first <= each <= limits.last:
+                raise Mismatch(f"the key {each} is not from {limits.first} to {limits.last}")
         return {
-            str(each): item.write(inner, fds) if item.write else inner
+            str(each): write_item(inner, fds) if write_item else inner
             for each, inner in value.items()
         }
 
     def read_key(text: str) -> Any:
-        if key is str:
-            return text
         digits = text[1:] if text.startswith("-") else text
-        if not (digits.isascii() and digits.isdigit() and len(digits) < 50):
-            raise Mismatch(f"{text[:80]!r} is no key that is an integer")
+        # Of so many digits as Python reads in a number: reading takes the square of them.
+        if not (digits.isascii() and digits.isdigit() and len(digits) <= 4300):
+            raise Mismatch(f"{excerpt(repr(text[:80]))} is no key that is an integer")
         number = int(text)
         if limits and not limits.first <= number <= limits.last:
-            raise Mismatch(f"the key {number} is not from {limits.first} to {limits.last}")
+            raise Mismatch(f"the key {text} is not from {limits.first} to {limits.last}")
         return number
 
     def read(value: Any, fds: Incoming) -> Any:
         if value.__class__ is not tuple:
             raise expected("an object", value)
-        return {
-            read_key(each): item.read(inner, fds) if item.read else inner for each, inner in value
-        }
+        read_item = item.read
+        if key is str:
+            return {each: read_item(inner, fds) if read_item else inner for each, inner in value}
+        made: Dict[int, Any] = {}
+        alike: Dict[int, int] = {}
+        for text, inner in value:
+            number = read_key(text)
+            if not -_HASH_MODULUS < number < _HASH_MODULUS:
+                # A dict of keys with one hash takes the square of their number, and hashes of integers are known.
+                code = hash(number)
+                alike[code] = alike.get(code, 0) + 1
+                if alike[code] > _MOST_OF_ONE_HASH:
+                    raise Mismatch(f"more than {_MOST_OF_ONE_HASH} keys that have one hash")
+            made[number] = read_item(inner, fds) if read_item else inner
+        return made
 
     return Plan(name, write, read, True)
 
@@ -283,27 +273,90 @@ def _dict(key: Any, item: Plan, name: str) -> Plan:
 # --------------------------------------------------------------------------- descriptors
 
 
-def _descriptor(name: str, make: Callable[[int], Any]) -> Plan:
+def _descriptor(name: str, check: Callable[[Any], Any], make: Callable[[Any, Incoming], Any]) -> Plan:
     def write(value: Any, fds: Outgoing) -> Any:
+        check(value)
         return fds.add(value)
 
     def read(value: Any, fds: Incoming) -> Any:
-        return fds.take(value, make)
+        try:
+            return make(value, fds)
+        except (NotAChannel, NotABlob, Io) as error:
+            raise Mismatch(str(error)) from error
+        except OSError as error:
+            # One without a number is of a signal's handler, such as `TimeoutError`.
+            if error.errno is None and not isinstance(error, io.UnsupportedOperation):
+                raise
+            raise Mismatch(f"descriptor {value} cannot be opened: {error}") from error
 
     return Plan(name, write, read, False)
+
+
+def _has_descriptor(value: Any) -> None:
+    if not hasattr(value, "fileno"):
+        raise _not("something with a descriptor", value)
+
+
+def _is_a(kind: Any, name: str) -> Callable[[Any], None]:
+    def check(value: Any) -> None:
+        if not isinstance(value, kind):
+            raise _not(f"a {name}", value)
+
+    return check
+
+
+def _open_file(kind: type, index: Any, fds: Incoming) -> Any:
+    """Opens a received descriptor as one of the classes of `io`."""
+    access = fcntl.fcntl(fds.number(index), fcntl.F_GETFL) & os.O_ACCMODE
+    mode = {os.O_RDONLY: "r", os.O_WRONLY: "w"}.get(access, "r+")
+    file = fds.take(index, io.FileIO, None, mode)
+    if kind is io.FileIO:
+        return file
+    if kind is io.TextIOWrapper:
+        buffered = {"r": io.BufferedReader, "w": io.BufferedWriter}.get(mode, io.BufferedRandom)
+        return fds.wrap(kind, fds.wrap(buffered, file), "utf-8")
+    return fds.wrap(kind, file)
+
+
+def _open_socket(index: Any, fds: Incoming) -> Any:
+    return fds.take(index, socket.socket, -1, -1, -1, None)
 
 
 # --------------------------------------------------------------------------- records and choices
 
 
+def _hints(kind: Any) -> Dict[str, Any]:
+    """The types of a class's fields. Names in annotations that are text are looked up where Python looks, and then
+    among the local variables of the functions that are calling."""
+    try:
+        return typing.get_type_hints(kind, include_extras=True)
+    except NameError:
+        pass
+    names: Dict[str, Any] = {}
+    frame: Any = sys._getframe(1)
+    while frame is not None:
+        if frame.f_globals.get("__package__") != __package__:
+            for name, value in frame.f_locals.items():
+                names.setdefault(name, value)
+        frame = frame.f_back
+    names[kind.__name__] = kind
+    try:
+        return typing.get_type_hints(kind, None, names, include_extras=True)
+    except NameError as error:
+        raise TypeError(
+            f"the annotations of {kind.__qualname__} cannot be resolved: {error}. It is defined in a function: move "
+            "what they name to the module's level, or leave out `from __future__ import annotations`"
+        ) from None
+
+
 def _record(kind: Any, name: str) -> Plan:
     """A dataclass: an object with a member for each field."""
-    hints = typing.get_type_hints(kind, include_extras=True)
+    hints = _hints(kind)
     fields = [field for field in dataclasses.fields(kind) if field.init]
     plans = [plan_of(hints[field.name], inside=True) for field in fields]
     in_text = [field.metadata.get("wormhole", field.name) for field in fields]
     attributes = [field.name for field in fields]
-    writes = [(t, a, plan.write) for t, a, plan in zip(in_text, attributes, plans)]
+    writes = [(t, a, plan.exactly, plan.write) for t, a, plan in zip(in_text, attributes, plans)]
     reads = {t: (a, plan.exactly, plan.read) for t, a, plan in zip(in_text, attributes, plans)}
     # What a missing member stands for: a default of the class's own, or nothing.
     nothing = {
@@ -324,13 +377,18 @@ def _record(kind: Any, name: str) -> Plan:
 
     def write(value: Any, fds: Outgoing) -> Any:
         if not isinstance(value, kind):
-            raise Mismatch(f"expected a {name}, got a {type(value).__name__}")
-        return {
-            text: getattr(value, attribute)
-            if inner is None
-            else inner(getattr(value, attribute), fds)
-            for text, attribute, inner in writes
-        }
+            raise _not(f"a {name}", value)
+        result = {}
+        attribute = ""
+        try:
+            for text, attribute, exactly, inner in writes:
+                each = getattr(value, attribute)
+                if each.__class__ is not exactly and inner is not None:
+                    each = inner(each, fds)
+                result[text] = each
+        except Mismatch as mismatch:
+            raise Mismatch(f"{name}.{attribute}: {mismatch}") from None
+        return result
 
     def read(value: Any, fds: Incoming) -> Any:
         if value.__class__ is not tuple:
@@ -356,9 +414,16 @@ def _record(kind: Any, name: str) -> Plan:
                 raise Mismatch(f"{name}: missing member `{sorted(missing)[0]}`")
             for attribute in nothing.difference(values):
                 values[attribute] = None
-        return kind(**values)
+        return _made(kind, name, values)
 
     return Plan(name, write, read, True)
+
+
+def _made(kind: Any, name: str, values: Dict[str, Any]) -> Any:
+    try:
+        return kind(**values)
+    except Exception as error:  # of a `__post_init__`
+        raise Mismatch(f"{name}: {error}") from error
 
 
 def _is_optional(hint: Any) -> bool:
@@ -376,13 +441,15 @@ def _is_named_tuple(kind: Any) -> bool:
 
 def _named_tuple(kind: Any, name: str) -> Plan:
     """A list with a place for each field; a single field stands for itself."""
-    hints = typing.get_type_hints(kind, include_extras=True)
+    hints = _hints(kind)
     plans = [plan_of(hints[field], inside=True) for field in kind._fields]
     if len(plans) != 1:
-        return _fixed(plans, kind._make, name)
+        return _fixed(plans, kind, kind._make, name)
     (only,) = plans
 
     def write(value: Any, fds: Outgoing) -> Any:
+        if not isinstance(value, kind):
+            raise _not(f"a {name}", value)
         return only.write(value[0], fds) if only.write else value[0]
 
     def read(value: Any, fds: Incoming) -> Any:
@@ -392,29 +459,44 @@ def _named_tuple(kind: Any, name: str) -> Plan:
 
 
 def _enum(kind: Any, name: str) -> Plan:
-    members = dict(kind.__members__)
+    """The name of a member. One that is an int or a str as well is written as such, as json writes it everywhere."""
+    plain: Any = int if issubclass(kind, int) else str if issubclass(kind, str) else None
+    by_value = plain is not None
+    members = {plain(each) if by_value else each.name: each for each in kind}
+    if by_value and issubclass(kind, str):
+        members = {str.__str__(each): each for each in kind}
 
     def write(value: Any, fds: Outgoing) -> Any:
         if not isinstance(value, kind):
-            raise Mismatch(f"expected a {name}, got a {type(value).__name__}")
+            raise _not(f"a {name}", value)
+        if by_value:
+            return int.__int__(value) if plain is int else str.__str__(value)
+        if value.name not in members:
+            raise Mismatch(f"{value!r} is not one member of {name}")
         return value.name
 
     def read(value: Any, fds: Incoming) -> Any:
-        if value.__class__ is not str or value not in members:
-            raise Mismatch(f"{shown(value)} is no {name}")
-        return members[value]
+        if value.__class__ is (plain or str):
+            if value in members:
+                return members[value]
+            if issubclass(kind, enum.Flag):  # several at once
+                try:
+                    return kind(value)
+                except ValueError:
+                    pass
+        raise Mismatch(f"{shown(value)} is no {name}")
 
     return Plan(name, write, read, False)
 
 
 def _literal(values: Tuple[Any, ...], name: str) -> Plan:
-    def read(value: Any, fds: Incoming) -> Any:
+    def read(value: Any, _: Any) -> Any:
         for each in values:
             if value == each and value.__class__ is each.__class__:
                 return each
         raise Mismatch(f"{shown(value)} is none of {name}")
 
-    return Plan(name, None, read, False)
+    return Plan(name, read, read, False)
 
 
 def _choice(kinds: List[Any], name: str) -> Plan:
@@ -443,18 +525,18 @@ def _choice(kinds: List[Any], name: str) -> Plan:
             return {variant: write_inner(value, fds) if write_inner else value}
         if bare.get(variant) is type(value):
             return variant
-        raise Mismatch(f"expected a {name}, got a {variant}")
+        raise _not(f"a {name}", value)
 
     def read(value: Any, fds: Incoming) -> Any:
         if value.__class__ is str and value in bare:
-            return bare[value]()
+            return _made(bare[value], value, {})
         if value.__class__ is tuple and len(value) == 1:
             ((variant, inner),) = value
             if variant in plans:
                 read_inner = plans[variant][1].read
                 return read_inner(inner, fds) if read_inner else inner
             if variant in bare and inner is None:
-                return bare[variant]()
+                return _made(bare[variant], variant, {})
         raise Mismatch(f"{shown(value)} is no {name}")
 
     return Plan(name, write, read, True)
@@ -513,7 +595,7 @@ def _make(hint: Any) -> Plan:
         if hint in _PLAIN:
             return _PLAIN[hint]
         if hint in (list, List):
-            return _list(_ANY_INSIDE, list, name)
+            return _list(_ANY_INSIDE, list, list, name)
         if hint in (dict, Dict):
             return _dict(str, _ANY_INSIDE, name)
         if dataclasses.is_dataclass(hint) and isinstance(hint, type):
@@ -523,28 +605,32 @@ def _make(hint: Any) -> Plan:
         if isinstance(hint, type) and issubclass(hint, enum.Enum):
             return _enum(hint, name)
         if hint in _FILES:
-            return _descriptor(name, lambda number: open_file(hint, number))
+            return _descriptor(name, _has_descriptor, lambda at, fds: _open_file(hint, at, fds))
         if hint is socket.socket:
-            return _descriptor(name, open_socket)
+            return _descriptor(name, _has_descriptor, _open_socket)
     elif origin is typing.Annotated:
         limits = _range_of(arguments)
         return _range(limits) if limits else plan_of(arguments[0], inside=True)
-    elif origin in (list, collections.abc.Sequence):
-        return _list(plan_of(arguments[0], inside=True), list, name)
+    elif origin is list:
+        return _list(plan_of(arguments[0], inside=True), list, list, name)
+    elif origin is collections.abc.Sequence:
+        return _list(plan_of(arguments[0], inside=True), (list, tuple), list, name)
     elif origin is tuple and len(arguments) == 2 and arguments[1] is Ellipsis:
-        return _list(plan_of(arguments[0], inside=True), tuple, name)
+        return _list(plan_of(arguments[0], inside=True), tuple, tuple, name)
     elif origin is tuple:
         items = [plan_of(each, inside=True) for each in arguments if each != ()]
-        return _fixed(items, tuple, name)
+        return _fixed(items, tuple, tuple, name)
     elif origin in (dict, collections.abc.Mapping):
         return _dict(arguments[0], plan_of(arguments[1], inside=True), name)
     elif origin is typing.Literal:
         return _literal(arguments, name)
     elif _is_union(hint):
         return _union(arguments, name)
-    make = getattr(origin or hint, "__wormhole_fd__", None)
+    kind = origin or hint
+    make = getattr(kind, "__wormhole_fd__", None)
     if make is not None:
-        return _descriptor(name, lambda number: make(number, arguments))
+        check = _has_descriptor if kind is Fd else _is_a(kind, name)
+        return _descriptor(name, check, lambda index, fds: make(index, arguments, fds))
     raise TypeError(f"wormhole cannot receive a {name}")
 
 
@@ -559,7 +645,7 @@ def _union(arguments: Tuple[Any, ...], name: str) -> Plan:
     inner_write, inner_read = plan.write, plan.read
 
     def write(value: Any, fds: Outgoing) -> Any:
-        return None if value is None or inner_write is None else inner_write(value, fds)
+        return value if value is None or inner_write is None else inner_write(value, fds)
 
     def read(value: Any, fds: Incoming) -> Any:
         return value if value is None or inner_read is None else inner_read(value, fds)
@@ -572,16 +658,8 @@ def write_unknown(value: Any, fds: Outgoing) -> Any:
     if hasattr(value, "fileno"):
         return fds.add(value)
     if isinstance(value, enum.Enum):
-        return value.name
+        return plan_of(type(value)).write(value, fds)  # type: ignore[misc]
     if dataclasses.is_dataclass(value) or isinstance(value, (bytes, bytearray)):
         write = plan_of(bytes if isinstance(value, (bytes, bytearray)) else type(value)).write
         return write(value, fds) if write else value
     raise Mismatch(f"a {type(value).__name__} has no form in JSON")
-
-
-def is_finite(text: str) -> float:
-    """Reads a number with a point or an exponent."""
-    number = float(text)
-    if math.isinf(number):
-        raise Mismatch("number out of range")
-    return number

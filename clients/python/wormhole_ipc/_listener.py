@@ -9,7 +9,7 @@ import struct
 from time import monotonic
 from typing import Any, Optional, Type, TypeVar, Union, overload
 
-from . import _socket
+from . import _packets
 from ._channel import Sender
 from ._errors import Address, TimedOut
 from ._fields import plan_of
@@ -63,7 +63,7 @@ def connect(
     try:
         end.setblocking(True)
         _connect(end, raw, deadline)
-        return Sender._of(_socket.wrap(end.detach()), plan)
+        return Sender._of(_packets.wrap(end.detach()), type)
     except OSError as error:
         raise Address("connect to", shown) from error
     finally:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
-from typing import Any, Optional, Tuple, Union
+from typing import Any, Callable, Optional, Tuple, Union
 
 from . import _memfd
 from ._errors import Io, NotABlob
-from ._fd import Closing, Fd
+from ._fd import Closing, Fd, share
 
 _F_SEAL_SEAL, _F_SEAL_SHRINK, _F_SEAL_GROW, _F_SEAL_WRITE = 1, 2, 4, 8
 _ALL_SEALS = _F_SEAL_SEAL | _F_SEAL_SHRINK | _F_SEAL_GROW | _F_SEAL_WRITE
@@ -23,7 +23,8 @@ class Blob(Closing):
     it without a copy, for `memoryview`'s users: ``numpy.frombuffer(blob.view())``, ``file.write(blob.view())``.
 
     The memory is a sealed memfd. The seals are checked before it is mapped, so a hostile sender cannot change or
-    cut it. Messages' limits do not count it: who takes blobs from strangers looks at their length first.
+    cut it. `max_blob_len` of the receiver limits how long all blobs of a message are together. Reading a blob may still
+    take up as much memory as it is long.
     """
 
     __slots__ = ("_fd", "_size", "_view")
@@ -31,16 +32,19 @@ class Blob(Closing):
     def __init__(self, fd: Union[int, Fd]) -> None:
         """Takes over a descriptor from elsewhere. Closes it and raises `NotABlob` unless it is a memfd that is
         sealed against writing, growing and shrinking, or `Io` if it cannot be mapped."""
-        self._fd = fd if isinstance(fd, Fd) else Fd(fd)
-        self._size = 0
-        self._view: Optional[memoryview] = memoryview(b"")
+        self._set_up(fd if isinstance(fd, Fd) else Fd(fd))
         try:
-            self._map()
+            self._map(None)
         except BaseException:
             self._fd.close()
             raise
 
-    def _map(self) -> None:
+    def _set_up(self, fd: Fd) -> None:
+        self._fd = fd
+        self._size = 0
+        self._view: Optional[memoryview] = memoryview(b"")
+
+    def _map(self, count: Optional[Callable[[int], None]]) -> None:
         fd = self._fd.fileno()
         try:
             seals = fcntl.fcntl(fd, fcntl.F_GET_SEALS)
@@ -58,6 +62,8 @@ class Blob(Closing):
         if os.fstatvfs(fd).f_bsize != mmap.PAGESIZE:
             raise NotABlob("it is made of huge pages")
         self._size = os.fstat(fd).st_size
+        if count is not None:
+            count(self._size)
         if self._size:
             try:
                 # Before Linux 6.7 a shared mapping of what is sealed was refused.
@@ -73,8 +79,18 @@ class Blob(Closing):
         return cls(_memfd.filled(content, "create a blob (memfd_create)", "fill a blob", _ALL_SEALS))
 
     @classmethod
-    def __wormhole_fd__(cls, number: int, arguments: Tuple[Any, ...]) -> Blob:
-        return cls(number)
+    def __wormhole_fd__(cls, index: Any, arguments: Tuple[Any, ...], fds: Any) -> Blob:
+        made = cls.__new__(cls)
+        made._set_up(fds.take(index, Fd, None))
+        made._map(fds.count_blob)
+        return made
+
+    def __reduce__(self) -> Any:
+        return Blob._shared, share(self.fileno())
+
+    @classmethod
+    def _shared(cls, copy: Any) -> Blob:
+        return cls(copy.detach())
 
     def view(self) -> memoryview:
         """All of it, without a copy. Lives on after `close`. Raises `ValueError` once the blob is closed."""

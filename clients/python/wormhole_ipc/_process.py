@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import fcntl
 import os
-import socket
 import subprocess
 import threading
 from typing import Any, Sequence, Type, TypeVar, Union, overload
 
-from . import _socket
+from . import _packets
 from ._channel import Receiver, Sender
 from ._errors import Disconnected, Empty, Io, NotAChannel, NotInherited
 from ._fields import plan_of
+from ._packets import Socket
 
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ def inherit(type: Any = Any) -> Any:
     raises, when the value is lost.
     """
     global _taken
-    plan = plan_of(type)
+    plan_of(type)
     with _lock:
         if _taken:
             raise NotInherited("it was taken before")
@@ -48,7 +48,7 @@ def inherit(type: Any = Any) -> Any:
         _taken = True
     # For the programs that other threads start before it is closed again.
     os.set_inheritable(number, False)
-    receiver: Receiver[Any] = Receiver._of(end, plan)
+    receiver: Receiver[Any] = Receiver._of(end, type)
     with receiver:
         try:
             return receiver.try_recv()
@@ -65,7 +65,7 @@ def _number() -> int:
     return int(value)
 
 
-def _check(number: int) -> socket.socket:
+def _check(number: int) -> Socket:
     """Checks that a descriptor is what is handed on, and leaves it alone if it is not."""
     try:
         flags = fcntl.fcntl(number, fcntl.F_GETFD)
@@ -75,9 +75,9 @@ def _check(number: int) -> socket.socket:
     if flags & fcntl.FD_CLOEXEC:
         raise NotInherited(f"{VARIABLE}={number} names a foreign descriptor: it is close-on-exec")
     try:
-        end = _socket.wrap(number)
+        end = _packets.wrap(number)
         try:
-            _socket.check(end)
+            _packets.check(end, True)
         except BaseException:
             end.detach()
             raise
@@ -104,10 +104,10 @@ def spawn(
     value cannot be sent, and `Io` if the program cannot be executed.
     """
     # A channel of this function's own: one packet fits it at once, however long the message.
-    plan = plan_of(type)
-    sending, receiving = _socket.pair()
-    sender: Sender[Any] = Sender._of(sending, plan)
-    receiver: Receiver[Any] = Receiver._of(receiving, plan)
+    plan_of(type)
+    sending, receiving = _packets.pair()
+    sender: Sender[Any] = Sender._of(sending, type)
+    receiver: Receiver[Any] = Receiver._of(receiving, type)
     with receiver:
         with sender:
             sender.send(value, move=True)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
+from array import array
+from itertools import accumulate
 from json import encoder as _encoder
 from typing import Any, Callable, Dict, List, Tuple
 
-from ._fields import Mismatch, is_finite
+from ._errors import Mismatch
 
 #: How deep lists and objects may be nested.
 MAX_DEPTH = 127
 
 _NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b'[]{}"\\')
+# As signed bytes: one level down, one up.
 _ONE_KIND = bytes.maketrans(b"{}", b"[]")
+_STEPS = bytes.maketrans(b"[]", b"\x01\xff")
 _STRINGS = re.compile(rb'"[^"]*"?')
 
 # The pair of a high and a low surrogate; a surrogate that is in none; any other escape.
@@ -37,14 +42,29 @@ def is_too_deep(text: bytes) -> bool:
     if b'"' in brackets:
         brackets = _STRINGS.sub(b"", brackets)
     brackets = brackets.translate(_ONE_KIND, b"\\")
-    for _ in range(MAX_DEPTH):
-        inner = len(brackets)
-        brackets = brackets.replace(b"[]", b"")  # the innermost level
-        if not brackets:
-            return False
-        if len(brackets) == inner:
-            break
-    return True
+    levels = 0
+    while brackets:
+        before = len(brackets)
+        brackets = brackets.replace(b"[]", b"")  # the innermost level, everywhere
+        levels += 1
+        if len(brackets) * 4 > before * 3:
+            break  # to go on like this would take the square of the length
+    depth = 0
+    for start in range(0, len(brackets), 1 << 16):
+        steps = array("b", brackets[start : start + (1 << 16)].translate(_STEPS))
+        depths = list(accumulate(steps, initial=depth))
+        if max(depths) + levels > MAX_DEPTH or min(depths) < 0:
+            return True
+        depth = depths[-1]
+    return depth != 0
+
+
+def is_finite(text: str) -> float:
+    """Reads a number with a point or an exponent."""
+    number = float(text)
+    if math.isinf(number):
+        raise Mismatch("number out of range")
+    return number
 
 
 def _no_constant(name: str) -> Any:

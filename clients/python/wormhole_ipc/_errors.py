@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
+
+class Mismatch(Exception):
+    """A value is not of its type. Becomes `Encode` or `Decode`."""
+
 
 class Error(Exception):
     """The base of all of them. Each subclass is a decision for the caller.
@@ -122,7 +129,7 @@ class NotInherited(Error):
     """`inherit`: this program was not handed anything, or it has been taken. Nothing was changed."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__(f"nothing to inherit: {reason}")
+        super().__init__(f"nothing to inherit: {excerpt(reason)}")
 
 
 class NotABlob(Error):
@@ -137,7 +144,7 @@ class Address(Error):
     listened there, `ConnectionRefusedError` if nobody does any more."""
 
     def __init__(self, operation: str, address: str) -> None:
-        super().__init__(f"cannot {operation} `{address}`")
+        super().__init__(f"cannot {operation} `{excerpt(address)}`")
         self.operation = operation
         self.address = address
 
@@ -151,7 +158,37 @@ class Io(Error):
         self.operation = operation
 
 
+# What Python calls printable and nobody sees, or sees as something else (Unicode's Default_Ignorable_Code_Point).
+_INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0000-\U000e0fff]"
+)
+
+
 def excerpt(reason: str) -> str:
-    """A text that may quote what the other side sent, without control characters and not too long to read."""
-    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in reason[:1000])
+    """A text that may quote what the other side sent: without characters that control a terminal, turn the direction
+    of writing or cannot be seen, and not too long to read."""
+    shown = "".join(
+        c if c.isprintable() and not _INVISIBLE.match(c) else ascii(c)[1:-1] for c in reason[:1000]
+    )
     return shown if len(reason) <= 1000 else shown + " [...]"
+
+
+def shown(value: Any) -> str:
+    """A value, for the text of an error: one that has come, as `_text` gives it, or one that is to be sent."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (tuple, dict)):
+        return "an object"
+    if isinstance(value, list):
+        return "a list"
+    if value is None:
+        return "null"
+    if isinstance(value, (int, float)):
+        return f"the number {value}" if abs(value) < 1e30 else "a number"
+    if isinstance(value, str):
+        return excerpt(repr(value[:80]))
+    return f"a {type(value).__name__}"
+
+
+def expected(what: str, value: Any) -> Mismatch:
+    return Mismatch(f"expected {what}, got {shown(value)}")

@@ -7,6 +7,7 @@ import os
 from typing import Union
 
 from ._errors import Io, Malformed
+from ._fd import Fd
 
 
 def create(operation: str, flags: int = 0) -> int:
@@ -42,10 +43,10 @@ def filled(
     return memfd
 
 
-def spill(rest: memoryview) -> int:
+def spill(rest: memoryview) -> Fd:
     """Puts the end of a long message into a fresh memfd."""
     create_it = "create the memfd (memfd_create) that a long message needs"
-    return filled(rest, create_it, "put a long message into a memfd")
+    return Fd(filled(rest, create_it, "put a long message into a memfd"))
 
 
 def gather(inline: Union[bytes, memoryview], memfd: int, missing: int) -> bytes:
