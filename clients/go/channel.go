@@ -217,7 +217,7 @@ func (r *Receiver[T]) MarshalJSON() ([]byte, error) { return nil, errOutsideMess
 func (r *Receiver[T]) UnmarshalJSON([]byte) error { return errOutsideMessage }
 
 var errOutsideMessage = errors.New(
-	"wormhole: a channel end or a blob can only travel in a message of this package")
+	"wormhole: a channel end, a listener or a blob can only travel in a message of this package")
 
 var (
 	_ json.Marshaler   = (*Sender[int])(nil)

@@ -99,10 +99,13 @@ func closeAll(v reflect.Value, depth int) {
 		if v.IsNil() {
 			return
 		}
-		if file, ok := v.Interface().(*os.File); ok {
-			_ = file.Close()
-		} else {
-			_ = v.Interface().(descriptor).Close()
+		switch owner := v.Interface().(type) {
+		case *os.File:
+			_ = owner.Close()
+		case givable:
+			owner.closeGiven()
+		case descriptor:
+			_ = owner.Close()
 		}
 		return
 	}

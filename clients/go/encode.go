@@ -24,6 +24,13 @@ type encoder struct {
 	fds   []int
 	count int
 	held  []func()
+	// Those that are to know that they have been sent.
+	given []givable
+}
+
+type givable interface {
+	give()
+	closeGiven()
 }
 
 const maxHops = 1000
@@ -104,6 +111,9 @@ func (e *encoder) descriptor(v reflect.Value) *problem {
 			fd, release, err = holdFile(file)
 		} else {
 			fd, release, err = v.Interface().(descriptor).hold()
+			if listener, ok := v.Interface().(givable); ok {
+				e.given = append(e.given, listener)
+			}
 		}
 		if err != nil {
 			return failed(err)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -140,9 +141,58 @@ type Peer struct {
 }
 
 // Listener listens at a name for processes that connect, each of which becomes a channel.
+//
+// A *Listener may be a field of a message, as the end of a channel may: all copies share one queue, and each client is
+// accepted by one of them. The socket file is removed by the one who made it, when it calls Close. [CloseAll] leaves the
+// file of a listener that has been sent.
 type Listener[T any] struct {
 	end  *end
 	file *socketFile
+	// It has been sent.
+	given atomic.Bool
+}
+
+// ListenerFromFile makes a listener of a socket that listens already, for instance one that a service manager hands over
+// (systemd's socket activation, with ListenSequentialPacket=), and duplicates its descriptor. Whoever made the socket
+// file removes it. It fails with a [*NotAChannelError] unless it is a listening unix SOCK_SEQPACKET socket.
+func ListenerFromFile[T any](file *os.File) (*Listener[T], error) {
+	e, err := endFromFile(file, checkListening)
+	if err != nil {
+		return nil, err
+	}
+	return &Listener[T]{end: e}, nil
+}
+
+// File gives a duplicate of the descriptor.
+func (l *Listener[T]) File() (*os.File, error) {
+	if l == nil {
+		return nil, ErrClosed
+	}
+	return l.end.file("wormhole listener")
+}
+
+// MarshalJSON fails: a listener can only travel in a message of this package.
+func (l *Listener[T]) MarshalJSON() ([]byte, error) { return nil, errOutsideMessage }
+
+// UnmarshalJSON fails: a listener can only travel in a message of this package.
+func (l *Listener[T]) UnmarshalJSON([]byte) error { return errOutsideMessage }
+
+func (l *Listener[T]) hold() (int, func(), error) { return l.end.hold() }
+
+func (l *Listener[T]) adopt(fd int) (err error) {
+	l.end, err = adoptEnd(fd, checkListening)
+	return err
+}
+
+func (l *Listener[T]) give() { l.given.Store(true) }
+
+// closeGiven is Close that leaves the file if it has been sent.
+func (l *Listener[T]) closeGiven() {
+	if l.given.Load() && l.end != nil {
+		_ = l.end.close()
+	} else {
+		_ = l.Close()
+	}
 }
 
 // Listen listens at a path, or at an abstract name, which begins with a NUL.
@@ -187,7 +237,7 @@ func Listen[T any](name string) (*Listener[T], error) {
 		closeFd(fd)
 		return nil, a.failed(operation, err)
 	}
-	return &Listener[T]{newEnd(fd, limits{}), file}, nil
+	return &Listener[T]{end: newEnd(fd, limits{}), file: file}, nil
 }
 
 // Accept waits for the next client, and gives the receiver of its channel and who it is.
@@ -246,7 +296,7 @@ func (l *Listener[T]) accept(ctx context.Context, mayWait bool) (*Receiver[T], P
 	return &Receiver[T]{newEnd(connection, defaultLimits)}, peer, nil
 }
 
-// Close stops listening, and removes the socket file if it still is the one that this listener made. The channels that
+// Close stops listening, and removes the socket file if this listener made it and it still is the same one. The channels that
 // it has accepted stay. Calls that wait return [ErrClosed].
 func (l *Listener[T]) Close() error {
 	if l == nil || l.end == nil || l.end.isClosed() {

@@ -27,7 +27,8 @@ type outer struct {
 	inner  // embedded, not exported: its fields are there
 	*named `json:"named"`
 	*hidden2
-	X      string // hides inner's
+	X string // hides inner's
+	//lint:ignore U1000 not exported, so no member
 	skip   int
 	Not    int `json:"-"`
 	Number json.Number

@@ -28,6 +28,14 @@ func TestMain(m *testing.M) {
 	if os.Getenv("WORMHOLE_TEST_CHILD") == "" {
 		os.Exit(m.Run())
 	}
+	if os.Getenv("WORMHOLE_TEST_CHILD") == "sandbox" {
+		if err := sandboxedChild(); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		fmt.Print("sent and received")
+		os.Exit(0)
+	}
 	args, err := Inherit[childArgs]()
 	if err != nil {
 		fmt.Println(err)

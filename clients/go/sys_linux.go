@@ -147,6 +147,21 @@ func checkSender(fd int) error {
 	return nil
 }
 
+// checkListening checks that a descriptor can be a listener.
+func checkListening(fd int) error {
+	if err := checkKind(fd); err != nil {
+		return err
+	}
+	listens, err := syscall.GetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_ACCEPTCONN)
+	if err != nil {
+		return &IOError{"look up the state of a socket", err}
+	}
+	if listens == 0 {
+		return &NotAChannelError{"a unix socket that does not listen"}
+	}
+	return nil
+}
+
 // events tells whether the other side of a socket has shut down its writing, as a receiver does (RDHUP), or is gone
 // (HUP). It is 0 where a sandbox denies to ask: then no direction is refused.
 func events(fd int) int16 {

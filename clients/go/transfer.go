@@ -61,7 +61,13 @@ func (e *end) sendMessage(ctx context.Context, mayWait bool, message reflect.Val
 		encoder.held = append(encoder.held, release)
 		fds = append(fds, fd)
 	}
-	return e.sendPacket(ctx, mayWait, packet, fds)
+	if err := e.sendPacket(ctx, mayWait, packet, fds); err != nil {
+		return err
+	}
+	for _, listener := range encoder.given {
+		listener.give()
+	}
+	return nil
 }
 
 // sendPacket sends an encoded message, with a memfd for what the socket does not take.

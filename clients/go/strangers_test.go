@@ -1,0 +1,410 @@
+//go:build linux
+
+package wormhole
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+	"unsafe"
+)
+
+func isNonblocking(t *testing.T, file *os.File) bool {
+	t.Helper()
+	duplicate := must[int](t)(duplicateFile(file))
+	defer closeFd(duplicate)
+	return must[int](t)(fcntl(duplicate, syscall.F_GETFL, 0))&syscall.O_NONBLOCK != 0
+}
+
+// accepted gives a connection that a listener of package net has accepted, as a file, and its other side.
+func accepted(t *testing.T) (*os.File, net.Conn) {
+	t.Helper()
+	listener := must[net.Listener](t)(net.Listen("tcp", "127.0.0.1:0"))
+	defer listener.Close()
+	client := must[net.Conn](t)(net.Dial("tcp", listener.Addr().String()))
+	server := must[net.Conn](t)(listener.Accept())
+	defer server.Close()
+	return must[*os.File](t)(server.(*net.TCPConn).File()), client
+}
+
+func TestFilesThatTheRuntimeMadeNonblockingArriveBlocking(t *testing.T) {
+	noLeak(t)
+	tx, rx := pair[[]*os.File](t, Options{})
+	reader, writer, err := os.Pipe()
+	check(t, err)
+	connection, client := accepted(t)
+	for _, file := range []*os.File{reader, connection} {
+		if !isNonblocking(t, file) {
+			t.Fatal("the runtime has not made it non-blocking")
+		}
+	}
+	check(t, tx.SendWithFds(within(t), []*os.File{reader}, connection))
+	got, beside, err := rx.RecvWithFds(within(t))
+	check(t, err)
+	for _, file := range append(got, beside...) {
+		if isNonblocking(t, file) {
+			t.Error("non-blocking")
+		}
+	}
+	closeFiles([]*os.File{reader, connection})
+	written := make(chan bool)
+	go func() {
+		defer close(written)
+		fmt.Fprint(writer, "by pipe")
+		fmt.Fprint(client, "by net!")
+		writer.Close()
+		client.Close()
+	}()
+	for i, file := range append(got, beside...) {
+		text := make([]byte, 7)
+		must[int](t)(file.Read(text))
+		if expected := []string{"by pipe", "by net!"}[i]; string(text) != expected {
+			t.Errorf("found %q, expected %q", text, expected)
+		}
+	}
+	<-written
+	// A connection again.
+	again := must[net.Conn](t)(net.FileConn(beside[0]))
+	check(t, again.SetDeadline(time.Now().Add(time.Minute)))
+	again.Close()
+	closeFiles(got)
+	closeFiles(beside)
+	tx.Close()
+	rx.Close()
+}
+
+func TestOnlyPipesAndSocketsOfStrangersAreWatched(t *testing.T) {
+	noLeak(t)
+	tx, rx := pair[*os.File](t, Options{})
+	reader, writer, err := os.Pipe() // non-blocking
+	check(t, err)
+	// What stands for a file whose readiness somebody else decides.
+	event := must[int](t)(eventFd())
+	check(t, syscall.SetNonblock(event, true))
+	e := os.NewFile(uintptr(must[int](t)(duplicateFd(event))), "event")
+	fd := must[int](t)(tx.end.acquire())
+	raw := must[int](t)(duplicateFile(reader))
+	packet := []byte("\x01\x00\x00\x00\x00\x00\x00\x000")
+	check(t, sendPacket(fd, packet, []int{raw}))
+	check(t, sendPacket(fd, packet, []int{event}))
+	tx.end.release()
+	closeFds([]int{raw, event})
+	for i, expected := range []error{nil, os.ErrNoDeadline} {
+		file := must[*os.File](t)(rx.Recv(within(t)))
+		if err := file.SetReadDeadline(time.Now()); !errors.Is(err, expected) {
+			t.Errorf("%d: found %v, expected %v", i, err, expected)
+		}
+		if i == 1 {
+			if _, err := file.Read(make([]byte, 8)); !errors.Is(err, syscall.EAGAIN) {
+				t.Errorf("found %v", err)
+			}
+			duplicate := must[int](t)(duplicateFile(file))
+			flags := must[int](t)(fcntl(duplicate, syscall.F_GETFD, 0))
+			if flags&syscall.FD_CLOEXEC == 0 {
+				t.Error("not close-on-exec")
+			}
+			closeFd(duplicate)
+		}
+		file.Close()
+	}
+	closeFiles([]*os.File{reader, writer, e})
+	tx.Close()
+	rx.Close()
+}
+
+func TestTheBlobsOfAMessageHaveALimit(t *testing.T) {
+	noLeak(t)
+	tx, rx := pair[[]*Blob](t, Options{MaxBlobLen: 1000})
+	blob := must[*Blob](t)(NewBlob(make([]byte, 400)))
+	sparse := memfd(t, "", mfdSealing)
+	check(t, sparse.Truncate(1<<46))
+	must[int](t)(fcntl(int(sparse.Fd()), fAddSeals, sealWrite|sealShrink|sealGrow))
+	send := func(blobs ...*Blob) { t.Helper(); check(t, tx.Send(within(t), blobs)) }
+	refused := func(expected string) {
+		t.Helper()
+		_, err := rx.Recv(within(t))
+		var decode *DecodeError
+		if !errors.As(err, &decode) || !strings.Contains(err.Error(), expected) {
+			t.Errorf("found %v, expected %s", err, expected)
+		}
+	}
+	send(blob, blob)
+	send(blob, blob, blob)
+	got := must[[]*Blob](t)(rx.Recv(within(t)))
+	CloseAll(got)
+	refused("[2]: blobs of 1200 bytes are longer than the limit of 1000 bytes")
+	rx.SetMaxBlobLen(1200)
+	send(blob, blob, blob)
+	CloseAll(must[[]*Blob](t)(rx.Recv(within(t))))
+	// 64 TiB that took no memory.
+	rx.SetMaxBlobLen(DefaultMaxBlobLen)
+	raw := []*os.File{sparse}
+	tx2, rx2 := pair[[]*Blob](t, Options{})
+	rawSend(t, tx2.end, []byte("\x03\x00\x00\x00\x00\x00\x00\x00[0]"), raw)
+	_, err := rx2.Recv(within(t))
+	if err == nil || !strings.Contains(err.Error(),
+		"blobs of 70368744177664 bytes are longer than the limit of 1073741824 bytes") {
+		t.Errorf("found %v", err)
+	}
+	rx2.SetMaxBlobLen(-1)
+	rawSend(t, tx2.end, []byte("\x03\x00\x00\x00\x00\x00\x00\x00[0]"), raw)
+	_, err = rx2.Recv(within(t))
+	if err == nil || !strings.Contains(err.Error(), "the limit of 0 bytes") {
+		t.Errorf("found %v", err)
+	}
+	blob.Close()
+	closeFiles(raw)
+	for _, e := range []*end{tx.end, rx.end, tx2.end, rx2.end} {
+		check(t, e.close())
+	}
+}
+
+func TestAnEndOfTheOtherDirectionIsRefused(t *testing.T) {
+	noLeak(t)
+	tx, rx := pair[int](t, Options{})
+	sending := must[*os.File](t)(tx.File())
+	receiving := must[*os.File](t)(rx.File())
+	refused := func(err error, expected string) {
+		t.Helper()
+		var not *NotAChannelError
+		if !errors.As(err, &not) || not.Reason != expected {
+			t.Errorf("found %v, expected %s", err, expected)
+		}
+	}
+	const isSending = "it is the sending end of a channel, not the receiving one"
+	const isReceiving = "it is the receiving end of a channel, not the sending one"
+	_, err := ReceiverFromFile[int](sending)
+	refused(err, isSending)
+	_, err = SenderFromFile[int](receiving)
+	refused(err, isReceiving)
+	check(t, must[*Sender[int]](t)(SenderFromFile[int](sending)).Close())
+	check(t, must[*Receiver[int]](t)(ReceiverFromFile[int](receiving)).Close())
+	// In a message, too; nothing has been sent by asking.
+	type swapped struct {
+		Tx *Sender[int]   `json:"tx"`
+		Rx *Receiver[int] `json:"rx"`
+	}
+	to, from := pair[swapped](t, Options{})
+	rawSend(t, to.end, []byte("\x0f\x00\x00\x00\x00\x00\x00\x00{\"tx\":0,\"rx\":1}"), []*os.File{receiving, sending})
+	_, err = from.Recv(within(t))
+	refused(err, isReceiving)
+	_, err = rx.TryRecv()
+	expect(t, err, ErrEmpty)
+	// A foreign pair that is not one-way may be either.
+	both := must[[2]int](t)(syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_SEQPACKET|syscall.SOCK_CLOEXEC, 0))
+	a, b := os.NewFile(uintptr(both[0]), "a"), os.NewFile(uintptr(both[1]), "b")
+	for _, file := range []*os.File{a, b} {
+		check(t, must[*Sender[int]](t)(SenderFromFile[int](file)).Close())
+		check(t, must[*Receiver[int]](t)(ReceiverFromFile[int](file)).Close())
+	}
+	// Once the peer is gone nobody can tell.
+	check(t, rx.Close())
+	receiving.Close()
+	check(t, must[*Receiver[int]](t)(ReceiverFromFile[int](sending)).Close())
+	closeFiles([]*os.File{sending, a, b})
+	for _, e := range []*end{tx.end, to.end, from.end} {
+		check(t, e.close())
+	}
+}
+
+func TestAListenerInAMessage(t *testing.T) {
+	noLeak(t)
+	path := filepath.Join(t.TempDir(), "socket")
+	listener, err := Listen[int](path)
+	check(t, err)
+	type message struct {
+		Listener *Listener[int] `json:"listener"`
+	}
+	tx, rx := pair[message](t, Options{})
+	check(t, tx.Send(within(t), message{listener}))
+	got := must[message](t)(rx.Recv(within(t)))
+	client := must[*Sender[int]](t)(Connect[int](within(t), path))
+	check(t, client.Send(within(t), 5))
+	source, _, err := got.Listener.Accept(within(t))
+	check(t, err)
+	if number := must[int](t)(source.Recv(within(t))); number != 5 {
+		t.Errorf("found %d", number)
+	}
+	// Its sender makes it block afterwards.
+	fd := must[int](t)(listener.end.acquire())
+	check(t, syscall.SetNonblock(fd, false))
+	listener.end.release()
+	_, _, err = got.Listener.TryAccept()
+	expect(t, err, ErrEmpty)
+	failed := make(chan error)
+	go func() {
+		_, _, err := got.Listener.Accept(within(t))
+		failed <- err
+	}()
+	asleep(got.Listener.end)
+	check(t, got.Listener.Close())
+	expect(t, <-failed, ErrClosed)
+	// Whoever got it leaves the file, and so does CloseAll after the send.
+	_, err = os.Lstat(path)
+	check(t, err)
+	file := must[*os.File](t)(listener.File())
+	CloseAll(message{listener})
+	_, err = os.Lstat(path)
+	check(t, err)
+	again := must[*Listener[int]](t)(ListenerFromFile[int](file))
+	check(t, again.Close())
+	file.Close()
+	var not *NotAChannelError
+	socket := must[*os.File](t)(tx.File())
+	if _, err := ListenerFromFile[int](socket); !errors.As(err, &not) || not.Reason != "a unix socket that does not listen" {
+		t.Errorf("found %v", err)
+	}
+	socket.Close()
+	// One whose giving away has failed takes its file with it.
+	listener = must[*Listener[int]](t)(Listen[int](path))
+	rx.Close()
+	expect(t, tx.Send(within(t), message{listener}), ErrDisconnected)
+	CloseAll(message{listener})
+	if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("found %v", err)
+	}
+	client.Close()
+	source.Close()
+	tx.Close()
+}
+
+func TestErrorsAreWithoutDeceptiveCharacters(t *testing.T) {
+	const text = "a\u202eb\u2066c\u200bd\u2028e\U000e0041f\x1bg\u00adhé😀"
+	const expected = `a\u202eb\u2066c\u200bd\u2028e\U000e0041f\u001bg\u00adhé😀`
+	tx, rx := pair[map[string]int](t, Options{})
+	body := `{"` + strings.ReplaceAll(text, "\x1b", `\u001b`) + `":true}`
+	rawSend(t, tx.end, []byte(string([]byte{byte(len(body)), 0, 0, 0, 0, 0, 0, 0})+body), nil)
+	_, err := rx.Recv(within(t))
+	if err == nil || !strings.Contains(err.Error(), expected) {
+		t.Errorf("found %v", err)
+	}
+	_, err = Connect[int](within(t), "/missing/"+text)
+	if err == nil || !strings.Contains(err.Error(), expected) {
+		t.Errorf("found %v", err)
+	}
+	err = &IOError{"open", &os.PathError{Op: "open", Path: text, Err: syscall.ENOENT}}
+	if !strings.Contains(err.Error(), expected) {
+		t.Errorf("found %v", err)
+	}
+}
+
+func TestNothingIsNumberedAsAStandardStream(t *testing.T) {
+	noLeak(t)
+	path := fmt.Sprintf("\x00wormhole-streams-%d", os.Getpid())
+	type message struct {
+		File *os.File        `json:"file"`
+		Tx   *Sender[string] `json:"tx"`
+	}
+	tx, rx := pair[message](t, Options{})
+	file, copyOfTx := memfd(t, "", 0), must[*os.File](t)(tx.File())
+	listener := must[*Listener[int]](t)(Listen[int](path))
+	saved := must[int](t)(duplicateFd(0))
+	check(t, syscall.Close(0))
+	var found []int
+	note := func(e *end) { found = append(found, e.fd) }
+	func() {
+		defer func() { check(t, syscall.Dup3(saved, 0, 0)); closeFd(saved) }()
+		a, b, err := Channel[string]()
+		check(t, err)
+		note(a.end)
+		note(b.end)
+		blob := must[*Blob](t)(NewBlob(nil))
+		found = append(found, blob.fd)
+		other := must[*Listener[int]](t)(Listen[int](path + "2"))
+		note(other.end)
+		client := must[*Sender[int]](t)(Connect[int](within(t), path))
+		note(client.end)
+		server, _, err := listener.Accept(within(t))
+		check(t, err)
+		note(server.end)
+		copied := must[*Sender[message]](t)(SenderFromFile[message](copyOfTx))
+		note(copied.end)
+		rawSend(t, tx.end, []byte("\x11\x00\x00\x00\x00\x00\x00\x00{\"file\":0,\"tx\":1}"), []*os.File{file, copyOfTx})
+		got := must[message](t)(rx.Recv(within(t)))
+		found = append(found, int(got.File.Fd()))
+		note(got.Tx.end)
+		check(t, tx.SendWithFds(within(t), message{file, a}, file))
+		second, beside, err := rx.RecvWithFds(within(t))
+		check(t, err)
+		found = append(found, int(beside[0].Fd()))
+		CloseAll(second)
+		closeFiles(beside)
+		CloseAll([]any{a, b, blob, other, client, server, copied, got})
+	}()
+	for _, fd := range found {
+		if fd < 3 {
+			t.Errorf("found %v", found)
+		}
+	}
+	file.Close()
+	copyOfTx.Close()
+	listener.Close()
+	tx.Close()
+	rx.Close()
+}
+
+func TestSendsNeedNoSendto(t *testing.T) {
+	// In a program of its own, because it is for good.
+	cmd := exec.CommandContext(within(t), os.Args[0])
+	cmd.Env = append(os.Environ(), "WORMHOLE_TEST_CHILD=sandbox")
+	output, err := cmd.CombinedOutput()
+	if err != nil || string(output) != "sent and received" {
+		t.Errorf("found %v: %s", err, output)
+	}
+}
+
+// sandboxedChild sends where sendto is denied, as some containers do.
+func sandboxedChild() error {
+	runtime.LockOSThread()
+	tx, rx, err := Channel[*os.File]()
+	if err != nil {
+		return err
+	}
+	type instruction struct {
+		code   uint16
+		jt, jf uint8
+		k      uint32
+	}
+	program := []instruction{
+		{0x20, 0, 0, 0},                          // the number of the system call
+		{0x15, 0, 1, uint32(syscall.SYS_SENDTO)}, // equal?
+		{0x06, 0, 0, 0x00050000 | uint32(syscall.EPERM)},
+		{0x06, 0, 0, 0x7fff0000}, // allowed
+	}
+	filter := struct {
+		length uint16
+		first  *instruction
+	}{uint16(len(program)), &program[0]}
+	const noNewPrivileges, setSeccomp, modeFilter = 38, 22, 2
+	if _, _, e := syscall.RawSyscall6(syscall.SYS_PRCTL, noNewPrivileges, 1, 0, 0, 0, 0); e != 0 {
+		return e
+	}
+	_, _, e := syscall.RawSyscall(syscall.SYS_PRCTL, setSeccomp, modeFilter, uintptr(unsafe.Pointer(&filter)))
+	if e != 0 {
+		return e
+	}
+	if _, _, e := syscall.RawSyscall6(syscall.SYS_SENDTO, 0, 0, 0, 0, 0, 0); e != syscall.EPERM {
+		return fmt.Errorf("sendto is not denied: %w", e)
+	}
+	file, err := tx.File()
+	if err != nil {
+		return err
+	}
+	if _, err := SenderFromFile[int](file); err != nil {
+		return err
+	}
+	// On this thread: they do not wait.
+	if err := tx.TrySend(file); err != nil {
+		return err
+	}
+	_, err = rx.TryRecv()
+	return err
+}

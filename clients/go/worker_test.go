@@ -1,0 +1,99 @@
+//go:build linux
+
+package wormhole
+
+import (
+	"errors"
+	"os"
+	"strings"
+	"testing"
+)
+
+type task struct {
+	Do   string   `json:"do"`
+	File *os.File `json:"file,omitempty"`
+}
+
+func TestAWorkerAnswersEachJobAndOutlivesItsFailures(t *testing.T) {
+	noLeak(t)
+	jobs, source := pair[any](t, Options{})
+	results, outcome := pair[jobResult[map[string]any]](t, Options{})
+	var args workerArgs[task, map[string]any]
+	args.Jobs = &Receiver[task]{source.end}
+	args.Results = results
+	ended := make(chan error)
+	go func() {
+		ended <- workOn(args, func(job task) (map[string]any, error) {
+			switch job.Do {
+			case "fail":
+				return nil, errors.New("it failed \xff")
+			case "panic":
+				panic("out of " + job.Do)
+			case "index":
+				_ = []int{}[len(job.Do)]
+			case "unwritable":
+				return map[string]any{"channel": make(chan int)}, nil
+			}
+			return map[string]any{"file": job.File}, nil
+		})
+	}()
+	file := memfd(t, "text", 0)
+	for _, do := range []any{
+		task{Do: "fail"}, task{Do: "panic"}, task{Do: "index"}, task{Do: "unwritable"}, 5, task{"file", file},
+	} {
+		check(t, jobs.Send(within(t), do))
+	}
+	jobs.Close()
+	file.Close()
+	check(t, <-ended)
+	failures := []struct{ message, place string }{
+		{"it failed \ufffd", ""},
+		{"out of panic", "worker_test.go:"},
+		{"runtime error: index out of range [5] with length 0", "worker_test.go:"},
+		{"wormhole: cannot encode a message of type", ""},
+		{"wormhole: cannot decode a message as wormhole.task: found '5', expected an object", ""},
+	}
+	for _, expected := range failures {
+		result := must[jobResult[map[string]any]](t)(outcome.Recv(within(t)))
+		if result.Err == nil || !strings.HasPrefix(result.Err.Message, expected.message) {
+			t.Fatalf("found %+v, expected %s", result.Err, expected.message)
+		}
+		if found := result.Err.Place; (found != nil) != (expected.place != "") ||
+			found != nil && !strings.Contains(*found, expected.place) {
+			t.Errorf("%s: found the place %v", expected.message, found)
+		}
+		if (result.Err.Place != nil) != (result.Err.Backtrace != nil) ||
+			result.Err.Backtrace != nil && !strings.Contains(*result.Err.Backtrace, "TestAWorker") {
+			t.Errorf("found the stack %v", result.Err.Backtrace)
+		}
+	}
+	// The file is an index in the text, and beside it.
+	last, beside, err := outcome.RecvWithFds(within(t))
+	check(t, err)
+	if last.Ok == nil || len(beside) != 1 || content(t, beside[0]) != "text" {
+		t.Errorf("found %+v and %d files", last, len(beside))
+	}
+	closeFiles(beside)
+	source.Close()
+	results.Close()
+	outcome.Close()
+}
+
+func TestAWorkerWhosePoolIsGoneEnds(t *testing.T) {
+	noLeak(t)
+	jobs, source := pair[int](t, Options{})
+	results, outcome := pair[jobResult[int]](t, Options{})
+	check(t, jobs.Send(within(t), 1))
+	check(t, outcome.Close())
+	double := func(job int) (int, error) { return 2 * job, nil }
+	check(t, workOn(workerArgs[int, int]{Jobs: source, Results: results}, double))
+	check(t, source.Close())
+	expect(t, workOn(workerArgs[int, int]{Jobs: source, Results: results}, double), ErrClosed)
+	results.Close()
+	jobs.Close()
+	err := Work(double)
+	var not *NotInheritedError
+	if !errors.As(err, &not) {
+		t.Errorf("found %v", err)
+	}
+}
