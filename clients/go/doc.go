@@ -7,9 +7,11 @@
 //	job, err := rx.Recv(ctx)
 //
 // Blocking calls take a context. Its deadline is theirs, and cancelling it wakes them. Close wakes them as
-// well: they return [ErrClosed]. All methods may be called by any number of goroutines at once. A call that
-// waits occupies a thread: the socket is shared with other processes and so never made non-blocking, which
-// Go's network poller would need.
+// well, at once: they return [ErrClosed]. A call that was cancelled, or timed out, has lost nothing: a message is sent or
+// received by one system call. All methods may be called by any number of goroutines at once.
+//
+// A call that waits spins for at most 50 microseconds, as long as that has been paying off, and then sleeps, without
+// a thread: all that sleep are woken through one epoll. No flag is ever set on a socket that other processes share.
 //
 // # Ends
 //
@@ -17,7 +19,7 @@
 // way round: then calls return [ErrDisconnected]. So close what you do not use any more. Sending an end in a
 // message does not close it here: close it after the send, or the channel stays open as long as this process.
 // [CloseAll] closes whatever a message holds. An end that nothing refers to any more is closed when the garbage
-// collector finds out, which is a safety net and no more: it may take for ever. And who holds an end only to
+// collector finds out, which is a safety net and no more: it may never find out. A function that holds an end only to
 // keep a channel open must refer to it until then, best by a deferred Close.
 //
 // # Messages
@@ -48,10 +50,21 @@
 //
 // # Descriptors in messages
 //
-// A field, an element, or whatever else in a message may be a *Sender[T], a *Receiver[T], an *os.File or a *[Blob].
-// It travels as a duplicate: the sender keeps its own open. What is received is close-on-exec and
+// A field, an element, or whatever else in a message may be a *Sender[T], a *Receiver[T], a *Listener[T], an *os.File or a
+// *[Blob]. It travels as a duplicate: the sender keeps its own open. What is received is close-on-exec and
 // belongs to the message; on every error all of it is closed. These pointers must not be nil, unless the field has
-// the option omitempty. For the rest of the standard library, such as a *net.TCPConn, there is its File method.
+// the option omitempty. For the rest of the standard library, such as a *net.TCPConn, there is its File method, and
+// net.FileConn for the way back.
+//
+// A file that is sent becomes blocking, as those in exec.Cmd.ExtraFiles do, whether the send succeeds or not. The
+// runtime of Go makes pipes and connections non-blocking, a duplicate shares that flag with its original, and a program in
+// another language that reads it would fail with EAGAIN. So close a file after the send: if it is still read here, deadlines
+// have no effect on it, and Close does not end a Read.
+//
+// A received file may come from a stranger, who may serve the file system that it is in. To receive it asks the file for
+// nothing: only what is a socket or a pipe is watched by the runtime's poller, and so has deadlines; another file that is
+// non-blocking says EAGAIN. All that a program does with such a file later may wait for the stranger, Stat and Close
+// too. The garbage collector's Close of a file that was forgotten holds up all finalizers then.
 //
 // Up to 253 descriptors go with a message, those given to SendWithFds included.
 package wormhole

@@ -9,9 +9,11 @@ import (
 	"log"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strings"
 	"time"
 
-	"wormhole"
+	wormhole "github.com/wormhole-rs/wormhole-rs/clients/go"
 )
 
 // A request carries the channel for its reply, and a file.
@@ -133,4 +135,143 @@ func ExampleEnum() {
 	// <nil>
 	// false {1 2} <nil> <nil>
 	// wormhole: cannot encode a message of type wormhole_test.Command: no variant of wormhole_test.Command is set
+}
+
+func ExampleListen() {
+	ctx := context.Background()
+	directory, err := os.MkdirTemp("", "wormhole")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(directory)
+	path := filepath.Join(directory, "server")
+	listener, err := wormhole.Listen[string](path)
+	if err != nil {
+		log.Fatal(err)
+	}
+	// Usually in another process, which need not be a relative.
+	tx, err := wormhole.Connect[string](ctx, path)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(tx.Send(ctx, "hello"))
+	tx.Close()
+
+	rx, peer, err := listener.Accept(ctx)
+	fmt.Println(peer.PID == os.Getpid(), err)
+	fmt.Println(rx.Recv(ctx))
+	_, err = rx.Recv(ctx)
+	fmt.Println(errors.Is(err, wormhole.ErrDisconnected))
+	rx.Close()
+	listener.Close()
+	_, err = wormhole.Connect[string](ctx, path)
+	fmt.Println(errors.Is(err, os.ErrNotExist))
+	// Output:
+	// <nil>
+	// true <nil>
+	// hello <nil>
+	// true
+	// true
+}
+
+func ExampleBlob() {
+	ctx := context.Background()
+	tx, rx, err := wormhole.ChannelWith[*wormhole.Blob](wormhole.Options{MaxBlobLen: 10})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer wormhole.CloseAll([]any{tx, rx})
+	for _, text := range []string{"bulk data", "more bulk data"} {
+		blob, err := wormhole.NewBlob([]byte(text))
+		if err != nil {
+			log.Fatal(err)
+		}
+		if err := tx.Send(ctx, blob); err != nil {
+			log.Fatal(err)
+		}
+		blob.Close()
+	}
+	blob, err := rx.Recv(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer blob.Close()
+	err = blob.View(func(bytes []byte) error {
+		fmt.Printf("%s\n", bytes)
+		return nil
+	})
+	fmt.Println(err)
+	_, err = rx.Recv(ctx)
+	fmt.Println(err)
+	// Output:
+	// bulk data
+	// <nil>
+	// wormhole: cannot decode a message as *wormhole.Blob: blobs of 14 bytes are longer than the limit of 10 bytes
+}
+
+func ExampleReceiver_Recv_cancel() {
+	tx, rx, err := wormhole.Channel[int]()
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer wormhole.CloseAll([]any{tx, rx})
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	fmt.Println(tx.Send(context.Background(), 1))
+	_, err = rx.Recv(ctx)
+	fmt.Println(errors.Is(err, context.Canceled))
+	fmt.Println(rx.Recv(context.Background())) // nothing was lost
+	fmt.Println(rx.TryRecv())
+	// Output:
+	// <nil>
+	// true
+	// 1 <nil>
+	// 0 wormhole: cannot receive now: nothing is waiting
+}
+
+func ExampleSender_TrySend() {
+	tx, rx, err := wormhole.Channel[int]()
+	if err != nil {
+		log.Fatal(err)
+	}
+	for err == nil {
+		err = tx.TrySend(1)
+	}
+	fmt.Println(err)
+	rx.Close()
+	fmt.Println(tx.TrySend(1))
+	tx.Close()
+	fmt.Println(tx.TrySend(1))
+	// Output:
+	// wormhole: cannot send now: the channel is full
+	// wormhole: channel is disconnected: every copy of its other end is gone
+	// wormhole: this end of the channel was closed here
+}
+
+func ExampleTuple() {
+	type Pair struct { // (String, u32) in Rust
+		wormhole.Tuple
+		Name   string
+		Number uint32
+	}
+	tx, rx, err := wormhole.Channel[any]()
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer wormhole.CloseAll([]any{tx, rx})
+	fmt.Println(tx.Send(context.Background(), Pair{Name: "one", Number: 1}))
+	fmt.Println(rx.Recv(context.Background()))
+	// Output:
+	// <nil>
+	// [one 1] <nil>
+}
+
+// A program that Rust's Pool starts counts the words of files.
+func ExampleWork() {
+	err := wormhole.Work(func(path string) (int, error) {
+		text, err := os.ReadFile(path)
+		return len(strings.Fields(string(text))), err
+	})
+	fmt.Println(err)
+	// Output: wormhole: nothing to inherit: the environment variable WORMHOLE_FD is not set
 }

@@ -1,3 +1,3 @@
-module wormhole
+module github.com/wormhole-rs/wormhole-rs/clients/go
 
 go 1.19

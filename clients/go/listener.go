@@ -110,7 +110,7 @@ func (a *address) connect(ctx context.Context) (connected int, err error) {
 			}
 		}
 		if wait < time.Microsecond {
-			wait = time.Microsecond // zero would mean for ever
+			wait = time.Microsecond // zero would mean forever
 		}
 		if err := setSendTimeout(fd, wait); err != nil {
 			return -1, a.failed(operation, err)

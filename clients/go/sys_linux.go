@@ -378,7 +378,7 @@ type pollFd struct {
 	revents int16
 }
 
-// poll waits for events. A negative timeout is for ever. It may fail with EINTR.
+// poll waits for events. A negative timeout is forever. It may fail with EINTR.
 func poll(fds []pollFd, timeout time.Duration) error {
 	var limit *syscall.Timespec
 	if timeout >= 0 {

@@ -245,7 +245,7 @@ func wholeText(packet []byte, fds *[]int, limit int) ([]byte, error) {
 	memfd := (*fds)[0]
 	*fds = (*fds)[1:]
 	defer closeFd(memfd)
-	// A file of another kind could make the read below wait for ever.
+	// A file of another kind could make the read below wait forever.
 	if _, err := fcntl(memfd, fGetSeals, 0); err != nil {
 		return nil, &MalformedError{fmt.Sprintf(
 			"the descriptor for the %d bytes that the packet lacks is not a memfd", missing)}

@@ -46,6 +46,13 @@ pub(crate) struct Parcel {
     pub(crate) data: Blob,
 }
 
+/// The reading ends of streams.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Streams {
+    pub(crate) pipe: Input,
+    pub(crate) connection: Input,
+}
+
 /// A text of about that many bytes.
 pub(crate) fn long_text(size: usize) -> String {
     "wörmhole ".repeat(size / 10 + 1)

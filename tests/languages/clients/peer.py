@@ -46,6 +46,20 @@ class Parcel:
 
 
 @dataclass
+class Streams:
+    pipe: Fd
+    connection: Fd
+
+
+@dataclass
+class ReceivingStreams:
+    source: Receiver[Streams]
+    plan: List[U64]
+    report: Sender[str]
+    forever: Receiver[U8]
+
+
+@dataclass
 class SendingLetters:
     to: Sender[Letter]
     plan: List[U64]
@@ -250,9 +264,22 @@ def work() -> None:
             args.gate.recv()
 
 
+def receive_streams() -> None:
+    args = wormhole.inherit(ReceivingStreams)
+    streams = args.source.recv()
+    for stream in (streams.pipe, streams.connection):
+        assert os.get_blocking(stream.fileno())
+    args.report.send("reading")
+    texts = []
+    for stream in (streams.pipe, streams.connection):
+        with open(stream.fileno(), "rb", closefd=False) as file:
+            texts.append(file.read().decode())
+    args.report.send(", ".join(texts))
+
+
 ROLES = [
     send_letters, receive_letters, send_parcels, receive_parcels, fill, hold, send_one_and_hold, wait, start, say,
-    pass_on, work,
+    pass_on, work, receive_streams,
 ]  # fmt: skip
 
 {role.__name__.replace("_", " "): role for role in ROLES}[sys.argv[1]]()

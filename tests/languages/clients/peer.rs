@@ -6,8 +6,8 @@ use std::process::Command;
 use wormhole::{Blob, Error, Sender, channel, inherit, spawn_command};
 
 use super::messages::{
-    Done, Input, Letter, Parcel, Passing, Receiving, Saying, Sending, Starting, Working, content,
-    file, long_text,
+    Done, Input, Letter, Parcel, Passing, Receiving, Saying, Sending, Starting, Streams, Working,
+    content, file, long_text,
 };
 use super::programs::ROLE;
 
@@ -29,6 +29,7 @@ fn program() {
         Ok("say") => say(),
         Ok("pass on") => pass_on(),
         Ok("work") => work(),
+        Ok("receive streams") => receive_streams(),
         Ok(role) => panic!("{role}"),
         Err(_) => {} // a test among others
     }
@@ -171,4 +172,20 @@ fn work() {
             args.gate.recv().unwrap();
         }
     }
+}
+
+fn receive_streams() {
+    let args: Receiving<Streams> = inherit().unwrap();
+    let streams = args.source.recv().unwrap();
+    let mut texts = Vec::new();
+    for stream in [&streams.pipe.0, &streams.connection.0] {
+        let flags = nix::fcntl::fcntl(stream, nix::fcntl::FcntlArg::F_GETFL).unwrap();
+        let flags = nix::fcntl::OFlag::from_bits_retain(flags);
+        assert!(!flags.contains(nix::fcntl::OFlag::O_NONBLOCK));
+    }
+    args.report.send("reading".to_owned()).unwrap();
+    for mut stream in [&streams.pipe.0, &streams.connection.0] {
+        texts.push(std::io::read_to_string(&mut stream).unwrap());
+    }
+    args.report.send(texts.join(", ")).unwrap();
 }

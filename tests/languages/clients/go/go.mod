@@ -2,6 +2,6 @@ module peer
 
 go 1.19
 
-require wormhole v0.0.0
+require github.com/wormhole-rs/wormhole-rs/clients/go v0.0.0
 
-replace wormhole => ../../../../clients/go
+replace github.com/wormhole-rs/wormhole-rs/clients/go => ../../../../clients/go

@@ -5,14 +5,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log"
+	"net"
 	"os"
 	"os/exec"
 	"reflect"
 	"strconv"
 	"strings"
 
-	"wormhole"
+	wormhole "github.com/wormhole-rs/wormhole-rs/clients/go"
 )
 
 const language = "go"
@@ -49,6 +51,11 @@ type parcel struct {
 	Reply  *wormhole.Sender[string]   `json:"reply"`
 	Words  *wormhole.Receiver[string] `json:"words"`
 	Data   *wormhole.Blob             `json:"data"`
+}
+
+type streams struct {
+	Pipe       *os.File `json:"pipe"`
+	Connection *os.File `json:"connection"`
 }
 
 type sending[T any] struct {
@@ -300,11 +307,51 @@ func work() {
 	}
 }
 
+// sendStreams sends what the runtime has made non-blocking, and writes when it is told to.
+func sendStreams() {
+	args := must(wormhole.Inherit[sending[streams]]())
+	reader, writer, err := os.Pipe()
+	check(err)
+	listener := must(net.Listen("tcp", "127.0.0.1:0"))
+	client := must(net.Dial("tcp", listener.Addr().String()))
+	server := must(listener.Accept())
+	connection := must(server.(*net.TCPConn).File())
+	check(server.Close())
+	message := streams{reader, connection}
+	check(args.To.Send(ctx, message))
+	wormhole.CloseAll(message)
+	_, err = args.Forever.Recv(ctx)
+	checkOver(err)
+	must(fmt.Fprint(writer, "from a pipe"))
+	must(fmt.Fprint(client, "from the net"))
+	check(writer.Close())
+	check(client.Close())
+}
+
+func receiveStreams() {
+	args := must(wormhole.Inherit[receiving[streams]]())
+	message := must(args.Source.Recv(ctx))
+	check(args.Report.Send(ctx, "reading"))
+	pipe := must(io.ReadAll(message.Pipe))
+	connection := must(io.ReadAll(message.Connection))
+	check(args.Report.Send(ctx, fmt.Sprintf("%s, %s", pipe, connection)))
+}
+
+func pool() {
+	check(wormhole.Work(func(job string) (uint64, error) {
+		if job == "panic" {
+			panic("no such number")
+		}
+		return strconv.ParseUint(job, 10, 64)
+	}))
+}
+
 func main() {
 	map[string]func(){
 		"send letters": sendLetters, "receive letters": receiveLetters,
 		"send parcels": sendParcels, "receive parcels": receiveParcels,
 		"fill": fill, "hold": hold, "send one and hold": sendOneAndHold, "wait": wait,
 		"start": start, "say": say, "listen": listen, "pass on": passOn, "work": work,
+		"send streams": sendStreams, "receive streams": receiveStreams, "pool": pool,
 	}[os.Args[1]]()
 }
