@@ -24,6 +24,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use crate::error::{Error, Result};
 use crate::message::fields::{self, Carried, Found};
 use crate::sys::memfd;
+use crate::sys::registry::above_streams;
 
 /// What makes a memfd immutable. F_SEAL_FUTURE_WRITE would not: it allows writing through a mapping made before.
 // KERNEL: fcntl(2): F_SEAL_WRITE cannot be added while a writable mapping exists, no seal can be removed, and
@@ -396,6 +397,7 @@ impl TryFrom<OwnedFd> for Blob {
     type Error = Error;
 
     fn try_from(memfd: OwnedFd) -> Result<Self> {
+        let memfd = above_streams(memfd);
         let refused = |reason: &str| {
             Err(Error::NotABlob {
                 reason: reason.to_owned(),

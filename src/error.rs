@@ -1,7 +1,11 @@
 //! The one error type.
 
+mod child_end;
+
 use std::time::Duration;
 use std::{fmt, io};
+
+pub use child_end::ChildEnd;
 
 /// What sending, receiving or making a channel can fail with.
 ///
@@ -103,10 +107,19 @@ pub enum Error {
         reason: String,
     },
     /// [`spawn`](crate::spawn): this process has more than one thread, and a fork would leave the others,
-    /// and the locks that they hold, behind. Nothing happened.
+    /// and the locks that they hold, behind. Nothing happened. [`spawn_fresh`](crate::spawn_fresh) works in every
+    /// process.
     MultiThreaded,
-    /// A child process ended without returning a value.
+    /// [`spawn_fresh`](crate::spawn_fresh): a fresh copy of this program could not run the function. Nothing
+    /// was started.
+    FreshCopy {
+        /// What is missing, most of all [`process::init`](crate::process::init) in `main`.
+        reason: String,
+    },
+    /// A child process ended without returning a value, or its value was taken before.
     Child {
+        /// Its process id, which may belong to another process by now.
+        pid: u32,
         /// How it ended.
         end: ChildEnd,
     },
@@ -277,9 +290,13 @@ impl Error {
                 write!(f, "descriptor is not an end of a channel: {reason}")
             }
             Error::MultiThreaded => f.write_str(
-                "cannot spawn: this process has more than one thread, which a fork would leave behind",
+                "cannot fork: this process has more than one thread, which a fork would leave behind: \
+                 use `spawn_fresh`, or the unsafe `spawn_unchecked`",
             ),
-            Error::Child { end } => fmt::Display::fmt(end, f),
+            Error::FreshCopy { reason } => {
+                write!(f, "cannot start a fresh copy of this program: {reason}")
+            }
+            Error::Child { pid, end } => end.write(f, Some(*pid)),
             Error::NotInherited { reason } => write!(f, "nothing to inherit: {reason}"),
             Error::NotABlob { reason } => write!(f, "descriptor is not a blob: {reason}"),
             Error::Address {
@@ -329,7 +346,7 @@ impl From<Error> for io::Error {
             }
             Error::TooLarge { .. } => ErrorKind::FileTooLarge,
             Error::TooManyFdsInFlight => ErrorKind::ResourceBusy,
-            Error::MultiThreaded => ErrorKind::Unsupported,
+            Error::MultiThreaded | Error::FreshCopy { .. } => ErrorKind::Unsupported,
             Error::NotInherited { .. } => ErrorKind::NotFound,
             Error::FdsLost | Error::Child { .. } => ErrorKind::Other,
             Error::Address { source, .. } | Error::Io { source, .. } => source.kind(),
@@ -343,74 +360,6 @@ impl std::error::Error for Error {
         match self {
             Error::Address { source, .. } | Error::Io { source, .. } => Some(source),
             _ => None,
-        }
-    }
-}
-
-/// How a child ended that did not return a value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ChildEnd {
-    /// Its function panicked. Its exit status was 101.
-    Panicked {
-        /// The message of the panic. The text of the error shows the beginning of it, on one line.
-        message: String,
-    },
-    /// It exited by itself, for instance with [`std::process::exit`], with this status, which may be 0.
-    Exited {
-        /// The exit status.
-        code: i32,
-    },
-    /// A signal ended it.
-    Killed {
-        /// The signal's number, see `signal(7)`.
-        signal: i32,
-        /// Whether the kernel wrote a core dump.
-        core_dumped: bool,
-    },
-    /// Its function returned, but the value could not be sent: it cannot be written as JSON, or has more than
-    /// 64 MiB of text, or too many descriptors. Or the function was not called at all, because the ends of other
-    /// channels could not be taken away from the child.
-    Undelivered {
-        /// The error of the send.
-        reason: String,
-    },
-    /// It ended, and something else in this process took its exit status: a `waitpid` for any child, or a
-    /// `SIGCHLD` that is ignored.
-    Unknown,
-}
-
-impl fmt::Display for ChildEnd {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            // A child that has been taken over may claim anything.
-            ChildEnd::Panicked { message } => {
-                write!(f, "child process panicked: {}", excerpt(message))
-            }
-            ChildEnd::Exited { code } => {
-                write!(
-                    f,
-                    "child process exited with status {code} before its function returned"
-                )
-            }
-            ChildEnd::Killed {
-                signal,
-                core_dumped,
-            } => {
-                let dump = if *core_dumped {
-                    ", with a core dump"
-                } else {
-                    ""
-                };
-                write!(f, "child process was killed by signal {signal}{dump}")
-            }
-            ChildEnd::Undelivered { reason } => {
-                let reason = excerpt(reason);
-                write!(f, "child process could not deliver its result: {reason}")
-            }
-            ChildEnd::Unknown => f.write_str(
-                "child process ended without a result, and something else took its exit status",
-            ),
         }
     }
 }

@@ -111,6 +111,7 @@ impl ActorProcess {
                 Ok(Some(())) => (None, None),
                 Err(Error::Child {
                     end: ChildEnd::Killed { signal, .. },
+                    ..
                 }) => (Some(signal), None),
                 Err(error) => (None, Some(error.to_string())),
             },

@@ -39,7 +39,7 @@ impl Pool {
             let cause = match worker.try_join() {
                 Ok(None) => return true,
                 Ok(Some(())) => "exit status 0".to_owned(),
-                Err(Error::Child { end }) => match end {
+                Err(Error::Child { end, .. }) => match end {
                     ChildEnd::Killed { signal, .. } => format!("signal {signal}"),
                     ChildEnd::Exited { code } => format!("exit status {code}"),
                     end => end.to_string(),

@@ -10,6 +10,7 @@ use super::endpoint::{Endpoint, impl_end};
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::Result;
+use crate::message::fields::Given;
 use crate::message::outbound::Outbound;
 use crate::sys::socket::Direction;
 use crate::wait::Wait;
@@ -338,8 +339,15 @@ impl<T: Serialize> Sender<T> {
         // What moves is closed here only once it is there: `message` is dropped after the send.
         let mut outbound = Outbound::encode(&message, self.end.limits.message_len)?;
         outbound.send(self.end.socket(), fds, wait)?;
-        outbound.note_given();
+        outbound.given().note();
         Ok(())
+    }
+
+    /// Sends a message that the caller drops later, when it is known whether another process gets it.
+    pub(crate) fn send_borrowed(&self, message: &T) -> Result<Given> {
+        let mut outbound = Outbound::encode(message, self.end.limits.message_len)?;
+        outbound.send(self.end.socket(), &[], Wait::Forever)?;
+        Ok(outbound.given())
     }
 }
 

@@ -25,8 +25,8 @@ pub(crate) struct Survey {
     pub(crate) ends: HashMap<RawFd, (Arc<Socket>, usize)>,
     /// Other descriptors.
     pub(crate) fds: Vec<RawFd>,
-    /// Where listeners want it noted if another process gets them.
-    pub(crate) given: Vec<Arc<AtomicBool>>,
+    /// What wants to know if another process gets it.
+    pub(crate) given: Given,
     /// By number, where ends move as soon as they are found.
     pub(crate) moves: HashMap<RawFd, Arc<Socket>>,
 }
@@ -81,11 +81,23 @@ impl Carried {
     }
 }
 
-/// Notes that the descriptors of a message have been sent, where they want to know.
-#[cold]
-pub(super) fn note_given(fds: &[Carried]) {
-    for fd in fds {
-        if let Carried::Listener(_, given) = fd {
+/// What of a message wants to know that another process has got it: its listeners, which otherwise remove their files.
+#[derive(Debug, Default)]
+pub(crate) struct Given(Vec<Arc<AtomicBool>>);
+
+impl Given {
+    #[cold]
+    pub(super) fn of(fds: &[Carried]) -> Self {
+        let listeners = fds.iter().filter_map(|fd| match fd {
+            Carried::Listener(_, given) => Some(Arc::clone(given)),
+            _ => None,
+        });
+        Given(listeners.collect())
+    }
+
+    /// Notes that it has. To be called before the message is dropped.
+    pub(crate) fn note(&self) {
+        for given in &self.0 {
             given.store(true, Ordering::Relaxed);
         }
     }
@@ -297,7 +309,7 @@ fn note(found: Found<'_>) -> Result<(), &'static str> {
                 Found::End(end) => survey.found_end(end),
                 Found::Listener(end, given) => {
                     survey.found_end(end);
-                    survey.given.push(Arc::clone(given));
+                    survey.given.0.push(Arc::clone(given));
                 }
                 Found::Fd(number) => survey.found_fd(number),
             }

@@ -6,6 +6,7 @@ use rustix::event::PollFlags;
 use rustix::io::Errno;
 use serde::Serialize;
 
+use super::fields::Given;
 use super::scratch::{Lease, Outgoing};
 use super::{fields, long_text, packet};
 use crate::error::{Error, Result};
@@ -65,11 +66,12 @@ impl Outbound {
         }
     }
 
-    /// Tells those of its fields that want to know that they have been sent.
+    /// Which of its fields want to know that they have been sent.
     #[inline]
-    pub(crate) fn note_given(&self) {
-        if self.count > 0 {
-            fields::note_given(&self.scratch.fds);
+    pub(crate) fn given(&self) -> Given {
+        match self.count {
+            0 => Given::default(),
+            _ => Given::of(&self.scratch.fds),
         }
     }
 

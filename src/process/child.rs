@@ -1,27 +1,23 @@
 //! A spawned child, as its parent sees it.
 
 use std::fmt;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::process::{ChildStderr, ChildStdin, ChildStdout};
 use std::time::Duration;
 
-use rustix::event::PollFlags;
-use rustix::io::{Errno, retry_on_intr};
-use rustix::process::{
-    Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_send_signal, waitid,
-};
 use serde::de::DeserializeOwned;
 
+use super::handle::Process;
 use super::outcome::Delivery;
 use crate::channel::Receiver;
 use crate::error::{ChildEnd, Error, Result};
-use crate::sys::registry::Registered;
-use crate::wait::{Wait, until_ready};
+use crate::wait::Wait;
 
-/// A child process that [`spawn`](crate::spawn) started, and that returns an `R`.
+/// A child process that returns an `R`: [`spawn`](crate::spawn), [`spawn_fresh`](crate::spawn_fresh) and
+/// [`process::Builder`](crate::process::Builder) start them.
 ///
-/// **Dropping it leaves the process running**, as dropping a thread's handle does. Once it has ended, the next
-/// [`spawn`](crate::spawn) of this process reaps it; until then it is a zombie.
+/// **Dropping it leaves the process running**, as dropping a thread's handle does. Once it has ended, one of the next
+/// spawns of this process reaps it; until then it is a zombie. It takes up no descriptor.
 ///
 /// It is [`AsFd`]: the descriptor is a
 /// [pidfd](https://man7.org/linux/man-pages/man2/pidfd_open.2.html), readable as soon as the child has ended.
@@ -36,33 +32,78 @@ use crate::wait::{Wait, until_ready};
 /// assert_eq!(child.join()?, 42);
 ///
 /// let child = spawn((), |()| -> u32 { std::process::exit(3) })?;
-/// let Err(Error::Child { end }) = child.join() else { panic!() };
+/// let Err(Error::Child { end, .. }) = child.join() else { panic!() };
 /// assert_eq!(end, ChildEnd::Exited { code: 3 });
 /// # Ok::<(), Error>(())
 /// ```
 #[must_use = "the result of a child that is not joined is lost"]
 pub struct Child<R> {
     process: Process,
-    results: Receiver<Delivery<R>>,
+    outcome: Outcome<R>,
     delivered: bool,
+    streams: Option<Box<Streams>>,
+}
+
+/// Where the value of a child comes from.
+enum Outcome<R> {
+    /// Its function sends it.
+    Sent(Receiver<Delivery<R>>),
+    /// An exit status of 0 stands for it.
+    Success(fn() -> R),
+}
+
+/// The pipes to a program's standard streams.
+#[derive(Debug)]
+pub(super) struct Streams {
+    pub(super) stdin: Option<ChildStdin>,
+    pub(super) stdout: Option<ChildStdout>,
+    pub(super) stderr: Option<ChildStderr>,
+}
+
+impl Child<()> {
+    /// One whose exit status is all that it returns.
+    pub(super) fn with_status(process: Process, streams: Option<Box<Streams>>) -> Self {
+        Child {
+            process,
+            outcome: Outcome::Success(|| ()),
+            delivered: false,
+            streams,
+        }
+    }
 }
 
 impl<R> Child<R> {
-    pub(super) fn new(pid: Pid, pidfd: OwnedFd, results: Receiver<Delivery<R>>) -> Self {
+    pub(super) fn new(process: Process, results: Receiver<Delivery<R>>) -> Self {
         Child {
-            process: Process {
-                pid,
-                pidfd: Arc::new(Registered::new(pidfd)),
-                end: None,
-            },
-            results,
+            process,
+            outcome: Outcome::Sent(results),
             delivered: false,
+            streams: None,
         }
+    }
+
+    /// Takes the writing end of the pipe that is the child's standard input, if it is one: of a
+    /// [command](crate::process::Builder::spawn_command) with [`Stdio::piped`](std::process::Stdio::piped). `None`
+    /// otherwise, and from the second time on.
+    pub fn take_stdin(&mut self) -> Option<ChildStdin> {
+        self.streams.as_mut()?.stdin.take()
+    }
+
+    /// Takes the reading end of the pipe that is the child's standard output, as [`take_stdin`](Self::take_stdin) does
+    /// for the input.
+    pub fn take_stdout(&mut self) -> Option<ChildStdout> {
+        self.streams.as_mut()?.stdout.take()
+    }
+
+    /// Takes the reading end of the pipe that is the child's standard error, as [`take_stdin`](Self::take_stdin) does
+    /// for the input.
+    pub fn take_stderr(&mut self) -> Option<ChildStderr> {
+        self.streams.as_mut()?.stderr.take()
     }
 
     /// Returns the child's process id. After the child has been joined it may belong to another process.
     pub fn pid(&self) -> u32 {
-        self.process.pid.as_raw_pid().unsigned_abs()
+        self.process.pid()
     }
 
     /// Kills the child, with `SIGKILL`. Never blocks.
@@ -82,15 +123,12 @@ impl<R> Child<R> {
     ///
     /// let child = spawn((), |()| -> () { loop { std::thread::park() } })?;
     /// child.kill()?;
-    /// let Err(Error::Child { end }) = child.join() else { panic!() };
+    /// let Err(Error::Child { end, .. }) = child.join() else { panic!() };
     /// assert_eq!(end, ChildEnd::Killed { signal: 9, core_dumped: false });
     /// # Ok::<(), Error>(())
     /// ```
     pub fn kill(&self) -> Result<()> {
-        match pidfd_send_signal(self.as_fd(), Signal::KILL) {
-            Ok(()) | Err(Errno::SRCH) => Ok(()),
-            Err(errno) => Err(Error::io("kill a child", errno)),
-        }
+        self.process.kill()
     }
 }
 
@@ -104,10 +142,11 @@ impl<R: DeserializeOwned> Child<R> {
     ///
     /// The process is gone, but for the last case, and nothing of its result is left:
     ///
-    /// - [`Error::Child`]: it ended without returning a value; [`ChildEnd`] says how.
+    /// - [`Error::Child`]: it ended without returning a value; [`ChildEnd`] says how. A program that was started as a
+    ///   [command](crate::process::Builder::spawn_command) returns `()` with an exit status of 0, and nothing with
+    ///   any other. [`ChildEnd::Joined`]: its value was taken before.
     /// - [`Error::Decode`], [`Error::TooLarge`], [`Error::FdsLost`], [`Error::UnexpectedFds`],
     ///   [`Error::Malformed`]: the value cannot be received, as in [`Receiver::recv`].
-    /// - [`Error::Disconnected`]: the result was taken before.
     /// - [`Error::Io`]: the kernel refused to receive the value, or to wait.
     ///
     /// # Examples
@@ -122,9 +161,10 @@ impl<R: DeserializeOwned> Child<R> {
     /// assert_eq!(child.join()?, [1, 2, 3]);
     ///
     /// let child = spawn((), |()| -> u8 { panic!("no idea") })?;
+    /// let pid = child.pid();
     /// assert_eq!(
     ///     child.join().unwrap_err().to_string(),
-    ///     "child process panicked: no idea"
+    ///     format!("child process {pid} panicked: no idea")
     /// );
     /// # Ok::<(), Error>(())
     /// ```
@@ -191,23 +231,26 @@ impl<R: DeserializeOwned> Child<R> {
         // end does not wait for us (`a_result_of_any_length_arrives`). Nor do we wait for the end of the
         // channel, of which a child of the child may hold a copy.
         let end = self.process.ended(wait)?;
-        if std::mem::replace(&mut self.delivered, true) {
-            return Err(Error::Disconnected);
-        }
-        let end = match self.results.try_recv() {
-            Ok(Delivery::Value(value)) => return Ok(value),
-            Ok(Delivery::Panicked(message)) => ChildEnd::Panicked { message },
-            Ok(Delivery::Undelivered(reason)) => ChildEnd::Undelivered { reason },
-            Err(Error::Empty | Error::Disconnected) => end,
-            Err(error) => return Err(error),
+        let end = match &self.outcome {
+            _ if std::mem::replace(&mut self.delivered, true) => ChildEnd::Joined,
+            Outcome::Success(value) if end == (ChildEnd::Exited { code: 0 }) => return Ok(value()),
+            Outcome::Success(_) => end,
+            Outcome::Sent(results) => match results.try_recv() {
+                Ok(Delivery::Value(value)) => return Ok(value),
+                Ok(Delivery::Panicked(message)) => ChildEnd::Panicked { message },
+                Ok(Delivery::Undelivered(reason)) => ChildEnd::Undelivered { reason },
+                Err(Error::Empty | Error::Disconnected) => end,
+                Err(error) => return Err(error),
+            },
         };
-        Err(Error::Child { end })
+        let pid = self.pid();
+        Err(Error::Child { pid, end })
     }
 }
 
 impl<R> AsFd for Child<R> {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.process.pidfd.as_fd()
+        self.process.as_fd()
     }
 }
 
@@ -218,75 +261,4 @@ impl<R> fmt::Debug for Child<R> {
             .field("pidfd", &self.as_fd().as_raw_fd())
             .finish()
     }
-}
-
-impl From<WaitIdStatus> for ChildEnd {
-    fn from(status: WaitIdStatus) -> Self {
-        if let Some(code) = status.exit_status() {
-            return ChildEnd::Exited { code };
-        }
-        let core_dumped = status.dumped();
-        match status.terminating_signal() {
-            Some(signal) => ChildEnd::Killed {
-                signal,
-                core_dumped,
-            },
-            None => ChildEnd::Unknown,
-        }
-    }
-}
-
-/// The process, reaped at most once.
-struct Process {
-    pid: Pid,
-    pidfd: Arc<Registered>,
-    end: Option<ChildEnd>,
-}
-
-impl Process {
-    /// How it ended, once it has.
-    fn ended(&mut self, wait: Wait) -> Result<ChildEnd> {
-        if let Some(end) = &self.end {
-            return Ok(end.clone());
-        }
-        let reaped = until_ready(&*self.pidfd, PollFlags::IN, None, wait, |may_block| {
-            reap(&self.pidfd, may_block)?.ok_or(Errno::AGAIN)
-        });
-        match reaped {
-            Ok(end) => Ok(self.end.insert(end).clone()),
-            Err(stop) => Err(stop.into_error("wait for a child", Error::Empty)),
-        }
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        if self.end.is_none() && matches!(reap(&self.pidfd, false), Ok(None)) {
-            abandoned().push(Arc::clone(&self.pidfd));
-        }
-    }
-}
-
-/// Takes the exit status of a child that has ended, and waits for the end if it `may_block`.
-fn reap(pidfd: &Registered, may_block: bool) -> Result<Option<ChildEnd>, Errno> {
-    let mut options = WaitIdOptions::EXITED;
-    options.set(WaitIdOptions::NOHANG, !may_block);
-    match retry_on_intr(|| waitid(WaitId::PidFd(pidfd.as_fd()), options)) {
-        Ok(status) => Ok(status.map(ChildEnd::from)),
-        Err(Errno::CHILD) => Ok(Some(ChildEnd::Unknown)),
-        Err(errno) => Err(errno),
-    }
-}
-
-/// Children whose handles were dropped while they ran.
-static ABANDONED: Mutex<Vec<Arc<Registered>>> = Mutex::new(Vec::new());
-
-/// Locks the list of the abandoned, which a forked child must clear: they are not its children.
-pub(super) fn abandoned() -> MutexGuard<'static, Vec<Arc<Registered>>> {
-    ABANDONED.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Reaps those of the abandoned that have ended.
-pub(super) fn reap_abandoned(abandoned: &mut Vec<Arc<Registered>>) {
-    abandoned.retain(|pidfd| matches!(reap(pidfd, false), Ok(None)));
 }

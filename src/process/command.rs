@@ -2,23 +2,27 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command};
+use std::process::{self, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::{env, io};
 
-use rustix::io::{Errno, FdFlags, fcntl_dupfd_cloexec, fcntl_getfd, fcntl_setfd};
+use rustix::io::{Errno, FdFlags, fcntl_getfd, fcntl_setfd};
+use rustix::process::{Pid, getpid};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::child::{Child, Streams};
+use super::handle::Process;
+use super::settings::{Settings, end_with, reset_signals};
+use super::threads::has_one_task;
 use crate::channel::{Receiver, channel};
 use crate::error::{Error, Result};
+use crate::sys::peer;
+use crate::sys::registry::FIRST;
 use crate::sys::socket::Socket;
 
 /// The environment variable that names the descriptor.
 const VARIABLE: &str = "WORMHOLE_FD";
-
-/// Descriptors below are the standard streams, which a `Command` sets up in the child.
-const FIRST: RawFd = 3;
 
 /// Starts a program, and hands it `args`, which may hold channel ends and other descriptors. There,
 /// [`inherit`] takes them.
@@ -37,7 +41,7 @@ const FIRST: RawFd = 3;
 ///
 /// - [`Error::Encode`], [`Error::TooLarge`], [`Error::TooManyFds`], [`Error::TooManyFdsInFlight`]: `args` cannot
 ///   be sent, as in [`Sender::send`](crate::Sender::send).
-/// - [`Error::Io`]: the program cannot be executed, or the kernel refuses something else.
+/// - [`Error::Io`]: the program, which its source names, cannot be executed, or the kernel refuses something else.
 ///
 /// # Examples
 ///
@@ -55,34 +59,147 @@ const FIRST: RawFd = 3;
 /// assert!(matches!(missing, Err(Error::Io { .. })));
 /// # Ok::<(), Error>(())
 /// ```
-pub fn spawn_command<A: Serialize>(mut command: Command, args: A) -> Result<Child> {
+pub fn spawn_command<A: Serialize>(command: Command, args: A) -> Result<process::Child> {
+    execute(&Settings::default(), command, args)
+}
+
+/// Starts a program that becomes a [`Child`].
+pub(super) fn start<A: Serialize>(
+    settings: &Settings,
+    command: Command,
+    args: A,
+) -> Result<Child<()>> {
+    let mut child = execute(settings, command, args)?;
+    let streams = Streams {
+        stdin: child.stdin.take(),
+        stdout: child.stdout.take(),
+        stderr: child.stderr.take(),
+    };
+    let piped = streams.stdin.is_some() || streams.stdout.is_some() || streams.stderr.is_some();
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let pid = pid.ok_or_else(|| Error::io("look up the id of a child", Errno::SRCH))?;
+    let process = Process::adopt(pid)?;
+    Ok(Child::with_status(
+        process,
+        piped.then(|| Box::new(streams)),
+    ))
+}
+
+fn execute<A: Serialize>(
+    settings: &Settings,
+    mut command: Command,
+    args: A,
+) -> Result<process::Child> {
     // KERNEL: one packet fits an empty channel at once, however long the message
     // (`arguments_of_any_length_arrive`), so this does not block.
-    let (sender, mut receiver) = channel::<A>()?;
-    sender.send(args)?;
+    let (sender, receiver) = channel::<A>()?;
+    let given = sender.send_borrowed(&args)?;
     drop(sender);
-    if receiver.as_fd().as_raw_fd() < FIRST {
-        let higher = fcntl_dupfd_cloexec(&receiver, FIRST)
-            .map_err(|errno| Error::io("duplicate the descriptor of a channel end", errno))?;
-        receiver = higher.try_into()?;
-    }
-    let number = receiver.as_fd().as_raw_fd();
-    command.env(VARIABLE, number.to_string());
-    let inheritable = move || {
-        // SAFETY: the parent keeps it open until the program is executed.
-        #[allow(unsafe_code, reason = "`pre_exec` takes what lives for ever")]
-        let fd = unsafe { BorrowedFd::borrow_raw(number) };
-        fcntl_setfd(fd, FdFlags::empty()).map_err(io::Error::from)
+    let program = command.get_program().to_string_lossy().into_owned();
+    let failed = |source: io::Error| {
+        let named = format!("`{program}`: {source}");
+        Error::io("start a program", io::Error::new(source.kind(), named))
     };
-    // Between fork and exec, so that in this process it is close-on-exec all the time.
-    // SAFETY: all that it does is one system call.
-    #[allow(unsafe_code, reason = "std's only way to run code in the child")]
-    unsafe {
-        command.pre_exec(inheritable);
+    for (stream, set) in [
+        (
+            &settings.stdin,
+            Command::stdin as fn(&mut Command, Stdio) -> &mut Command,
+        ),
+        (&settings.stdout, Command::stdout),
+        (&settings.stderr, Command::stderr),
+    ] {
+        if let Some(stream) = stream {
+            set(&mut command, stream.try_clone().map_err(failed)?.into());
+        }
     }
-    let started = command.spawn();
+    command.env(VARIABLE, receiver.as_fd().as_raw_fd().to_string());
+    let has_more = settings.ends_with_parent || settings.only_arguments || settings.resets_signals;
+    let started = match has_more || !has_one_task().unwrap_or(false) {
+        true => with_a_fork(settings, &mut command, &receiver),
+        false => without_a_fork(&mut command, &receiver),
+    };
     drop(receiver);
-    started.map_err(|source| Error::io("start a program", source))
+    let started = started.map_err(failed)?;
+    given.note();
+    drop(args);
+    Ok(started)
+}
+
+/// Makes the descriptor inheritable for a moment. There is no other thread that could start something meanwhile, so
+/// std can start the program without a fork, which takes long in a process with much memory.
+fn without_a_fork(command: &mut Command, args: impl AsFd) -> io::Result<process::Child> {
+    fcntl_setfd(&args, FdFlags::empty())?;
+    let started = command.spawn();
+    let _ = fcntl_setfd(&args, FdFlags::CLOEXEC);
+    started
+}
+
+/// Makes the descriptor inheritable between fork and exec, so that in this process it is close-on-exec all the time.
+#[allow(unsafe_code, reason = "std's only way to run code in the child")]
+fn with_a_fork(
+    settings: &Settings,
+    command: &mut Command,
+    args: impl AsFd,
+) -> io::Result<process::Child> {
+    let number = args.as_fd().as_raw_fd();
+    let settings = Settings {
+        name: None, // the kernel names the process after the program
+        stdin: None,
+        stdout: None,
+        stderr: None,
+        ..settings.clone()
+    };
+    let parent = getpid();
+    let get_ready = move || {
+        if settings.only_arguments {
+            close_on_exec_from(FIRST)?;
+        }
+        // SAFETY: the parent keeps it open until the program is executed.
+        let fd = unsafe { BorrowedFd::borrow_raw(number) };
+        fcntl_setfd(fd, FdFlags::empty())?;
+        if settings.resets_signals {
+            reset_signals();
+        }
+        if settings.ends_with_parent {
+            end_with(Some(parent))?;
+        }
+        Ok(())
+    };
+    // SAFETY: all that it does is some system calls.
+    unsafe {
+        command.pre_exec(get_ready);
+    }
+    command.spawn()
+}
+
+/// Makes all descriptors from that number on close-on-exec.
+#[allow(unsafe_code, reason = "no safe way to call close_range")]
+fn close_on_exec_from(first: RawFd) -> io::Result<()> {
+    const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
+    // SAFETY: nothing is closed but by the exec.
+    let status = unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            first,
+            libc::c_uint::MAX,
+            CLOSE_RANGE_CLOEXEC,
+        )
+    };
+    if status == 0 {
+        return Ok(());
+    }
+    // KERNEL: Linux before 5.11 does not know the flag, and before 5.9 not the call. Numbers beyond the limit are left.
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the pointer is to a `rlimit`.
+    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    for number in first..RawFd::try_from(limit.rlim_cur).unwrap_or(RawFd::MAX) {
+        // SAFETY: changes what an exec closes. That there is no such descriptor is an error without consequences.
+        unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+    }
+    Ok(())
 }
 
 /// Takes what [`spawn_command`] handed to this program.
@@ -174,6 +291,12 @@ fn check(number: RawFd) -> Result<()> {
         ));
     }
     match Socket::check(fd) {
+        // One that this program has made itself, and owns.
+        Ok(()) if peer::credentials(fd).is_ok_and(|peer| peer.pid == Some(process::id())) => {
+            refused(format!(
+                "{VARIABLE}={number} names a descriptor that this process has made itself"
+            ))
+        }
         Ok(()) => Ok(()),
         Err(Error::NotAChannel { reason }) => refused(format!(
             "{VARIABLE}={number} names a foreign descriptor: {reason}"

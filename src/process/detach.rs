@@ -4,12 +4,11 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::message::fields::{self, Survey};
+use crate::message::fields::{self, Given, Survey};
 use crate::sys::registry::Numbers;
 use crate::sys::socket::Socket;
 
@@ -24,12 +23,9 @@ fn survey_of<A: Serialize>(args: &A, moves: HashMap<RawFd, Arc<Socket>>) -> Resu
 }
 
 /// Makes `args` independent of everything else in this process: its ends share their sockets with no
-/// clone that is not in it. Gives the numbers of its descriptors.
-pub(crate) fn detach<A: Serialize>(args: &A) -> Result<Numbers> {
+/// clone that is not in it. Gives the numbers of its descriptors, and what wants to know once a child has them.
+pub(crate) fn detach<A: Serialize>(args: &A) -> Result<(Numbers, Given)> {
     let found = survey_of(args, HashMap::new())?;
-    for given in &found.given {
-        given.store(true, Ordering::Relaxed);
-    }
     let mut numbers = Numbers::default();
     found.fds.iter().for_each(|&number| numbers.insert(number));
     let mut moves = HashMap::new();
@@ -46,5 +42,5 @@ pub(crate) fn detach<A: Serialize>(args: &A) -> Result<Numbers> {
     if !moves.is_empty() {
         survey_of(args, moves)?;
     }
-    Ok(numbers)
+    Ok((numbers, found.given))
 }

@@ -2,8 +2,8 @@
 //!
 //! Both hand the process its arguments, a value that may hold channel ends and other descriptors. Both
 //! take the arguments by value, so **no copy of an end stays behind**. A stray copy is the classic mistake with
-//! channels between processes: it keeps the channel open after everybody has left, and somebody waits
-//! for ever for a message, or for the end, that cannot come.
+//! channels between processes: it keeps the channel open after all have left, and some process waits
+//! forever for a message, or for the end, that cannot come.
 //!
 //! # A function
 //!
@@ -46,7 +46,7 @@
 //! The ends are found by serializing the arguments, which is not sent anywhere. So an end
 //! in a field that serde skips is not in the arguments, and its copy in the child is dead.
 //! What this process gives away is what it drops with the arguments: a clone that it keeps lives on here. An end
-//! in an [`Rc`](std::rc::Rc) or [`Arc`](std::sync::Arc) (serde's feature `rc`) that somebody else here holds as
+//! in an [`Rc`](std::rc::Rc) or [`Arc`](std::sync::Arc) (serde's feature `rc`) that something else here holds as
 //! well is not moved but shared: it stays open in both processes, in the child until that ends.
 //! The numbers that are taken add up from each generation to the next: a child, its child, and so on for
 //! hundreds of generations run into `RLIMIT_NOFILE`.
@@ -57,7 +57,7 @@
 //!   are dropped in both processes, so one that tidies up when it is dropped, as a temporary directory
 //!   does, tidies up twice.
 //! - **Other descriptors** are inherited: files, pipes, sockets, also the ends that were turned
-//!   into an [`OwnedFd`](std::os::fd::OwnedFd), and those that a message brought which nobody has
+//!   into an [`OwnedFd`](std::os::fd::OwnedFd), and those of a message that has not been
 //!   received. A pipe that both processes hold is kept open by both. Pass a descriptor in the arguments
 //!   (`#[serde(with = "wormhole::fd")]`) to have this process close its own; the child's is the same number.
 //! - **Threads** do not exist in it, and neither do timers; locks that they held stay locked. For that reason
@@ -75,15 +75,29 @@
 //! it does not use. [`spawn`] may be used on either side of it afterwards: it knows the ends that its own process
 //! has. Before an `exec` by hand, all ends close by themselves.
 
+mod abandoned;
+mod builder;
 mod child;
+mod code;
 mod command;
 mod detach;
+mod failure;
+mod fresh;
+mod handle;
 mod outcome;
+mod run;
+mod settings;
 mod spawn;
+mod threads;
 
 #[cfg(doc)]
 use crate::error::{ChildEnd, Error};
 
+pub use builder::Builder;
 pub use child::Child;
 pub use command::{inherit, spawn_command};
+pub use failure::Failure;
+#[doc(hidden)]
+pub use fresh::__init_tests;
+pub use fresh::{init, spawn_fresh};
 pub use spawn::{spawn, spawn_unchecked};

@@ -1,24 +1,29 @@
 //! `spawn`: a function in a forked child.
 
-use std::any::Any;
 use std::fs;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, kill_process, pidfd_open, waitpid};
-use serde::Serialize;
+use rustix::process::{Pid, getpid};
 use serde::de::DeserializeOwned;
+use serde::{Serialize, Serializer};
 
-use super::child::{self, Child};
+use super::abandoned;
+use super::builder::Builder;
+use super::child::Child;
 use super::detach::detach;
+use super::handle::Process;
 use super::outcome::Delivery;
+use super::run;
+use super::settings::{Settings, discard_output, takes_output};
+use super::threads::{has_one_task, is_single_threaded};
+use crate::blob;
 use crate::channel::{Sender, channel};
 use crate::error::{Error, Result};
 use crate::message::outbound;
+use crate::sys::registry::{FIRST, Numbers};
 use crate::sys::{registry, socket};
 
 /// Runs `f(args)` in a child process.
@@ -29,8 +34,7 @@ use crate::sys::{registry, socket};
 /// function pointer: a closure that captures nothing will do.
 ///
 /// Does not block. `Ok` means that the child exists; [`Child::join`] gives the result of `f`, or says how the child
-/// ended: if `f` panics, say, with which message (where panics unwind). `SIGCHLD` must not be ignored, or a child that ends at
-/// once cannot be told from none.
+/// ended: if `f` panics, say, with which message (where panics unwind).
 ///
 /// `args` is serialized to find what it holds, so it must be something that [`Sender::send`] could send.
 /// It is not sent, and need not be [`Deserialize`](serde::Deserialize).
@@ -40,7 +44,7 @@ use crate::sys::{registry, socket};
 /// There is no child then, and `args` is dropped:
 ///
 /// - [`Error::MultiThreaded`]: this process has more than one thread. Use
-///   [`spawn_command`](crate::spawn_command).
+///   [`spawn_fresh`](crate::spawn_fresh), or [`spawn_command`](crate::spawn_command).
 /// - [`Error::Encode`]: `args` cannot be written as JSON.
 /// - [`Error::Io`]: the kernel refused to fork, for lack of memory or because of `RLIMIT_NPROC`; or this process is
 ///   out of descriptors; or there is neither `/proc` nor another way to count its threads. Where the kernel
@@ -62,7 +66,7 @@ use crate::sys::{registry, socket};
 /// assert_eq!(child.join()?, 55);
 ///
 /// let child = spawn("seven", |text: &str| text.parse::<u64>().unwrap())?;
-/// let Err(Error::Child { end }) = child.join() else { panic!() };
+/// let Err(Error::Child { end, .. }) = child.join() else { panic!() };
 /// assert!(matches!(end, ChildEnd::Panicked { message } if message.contains("ParseIntError")));
 /// # Ok::<(), Error>(())
 /// ```
@@ -71,10 +75,7 @@ where
     A: Serialize,
     R: Serialize + DeserializeOwned,
 {
-    if !is_single_threaded()? {
-        return Err(Error::MultiThreaded);
-    }
-    fork_and_run(args, f)
+    Builder::new().spawn(args, f)
 }
 
 /// Runs `f(args)` in a child process, as [`spawn`] does, whatever threads this process has.
@@ -82,12 +83,18 @@ where
 /// # Safety
 ///
 /// In the child there is only the calling thread. What other threads held locked at the moment of the fork stays
-/// locked for ever, and what they were changing stays as it was. So, if there are other threads, `f` and the
-/// `Serialize` of its result may only call what
-/// [`signal-safety(7)`](https://man7.org/linux/man-pages/man7/signal-safety.7.html) allows, or what the
-/// caller knows not to depend on other threads. Allocating memory works with the
-/// allocator of glibc. Ends that other threads are making, receiving or dropping at that moment may
-/// stay open in the child.
+/// locked forever, and what they were changing stays as it was. So, if there are other threads:
+///
+/// - `f` and the `Serialize` of its result may only call what
+///   [`signal-safety(7)`](https://man7.org/linux/man-pages/man7/signal-safety.7.html) allows, or what the
+///   caller knows not to depend on other threads. Allocating memory works with the
+///   allocator of glibc. Printing may deadlock, and what is printed without a line's end is lost.
+/// - Descriptors that other threads open or close at that moment are the caller's concern. An end that they are making,
+///   receiving or dropping may stay open in the child, and a number that was an end's when the child's were looked up and
+///   is another file's by the time of the fork is replaced in the child by a dead socket.
+///
+/// With or without other threads, memory that is shared with the child rather than copied, such as that of a
+/// [`Blob`](crate::Blob) which is being filled, must not be reached by both.
 ///
 /// # Errors
 ///
@@ -116,57 +123,156 @@ where
     A: Serialize,
     R: Serialize + DeserializeOwned,
 {
-    fork_and_run(args, f)
+    // SAFETY: the same contract.
+    unsafe { Builder::new().spawn_unchecked(args, f) }
 }
 
-// Memory decides what this costs. After a fork both processes pay for each page, of data or of code, that they
-// touch for the first time, and a page costs as much as several system calls. So the child of an empty function
-// neither allocates nor frees.
-fn fork_and_run<A, R>(args: A, f: fn(A) -> R) -> Result<Child<R>>
+/// Whether a process may fork that has several threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Threads {
+    One,
+    Any,
+}
+
+/// A call in a child, with where its result goes. Serialized, it shows the descriptors in it.
+struct Call<A, R> {
+    args: A,
+    f: fn(A) -> R,
+    result: Sender<Delivery<R>>,
+}
+
+impl<A: Serialize, R> Serialize for Call<A, R> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        (&self.args, &self.result).serialize(serializer)
+    }
+}
+
+/// Starts a child whose function returns a value.
+pub(super) fn call<A, R>(
+    settings: &Settings,
+    threads: Threads,
+    args: A,
+    f: fn(A) -> R,
+) -> Result<Child<R>>
 where
     A: Serialize,
     R: Serialize + DeserializeOwned,
 {
-    let mut keep = detach(&args)?;
     let (result, results) = channel::<Delivery<R>>()?;
-    keep.insert(result.as_fd().as_raw_fd());
-    keep.insert(results.as_fd().as_raw_fd());
+    let call = Call { args, f, result };
+    let (process, results) = fork_and_run(settings, threads, call, results, |call, ready| {
+        let Call { args, f, result } = call;
+        run::run(&result, ready.map(|()| || f(args)))
+    })
+    .map_err(|error| match error {
+        Error::Encode { reason, .. } => Error::encode::<A>(reason),
+        error => error,
+    })?;
+    Ok(Child::new(process, results))
+}
 
-    // What the child needs to lock as well is locked by this thread during the fork, so by no other.
-    let mut stdout = io::stdout().lock();
-    let _ = stdout.flush(); // or both processes would print what it holds
-    let mut abandoned = child::abandoned();
-    child::reap_abandoned(&mut abandoned);
-    let strays = registry::strays(&keep);
+/// Forks a child, which has `args`, runs `main` and ends with the exit status that this gives. `main` is told whether
+/// it is ready. It may not unwind. `private` is closed in the child.
+// Memory decides what this costs. After a fork both processes pay for each page, of data or of code, that they
+// touch for the first time, and a page costs as much as several system calls. So the child of an empty function
+// neither allocates nor frees.
+pub(super) fn fork_and_run<A: Serialize, P: AsFd>(
+    settings: &Settings,
+    threads: Threads,
+    args: A,
+    private: P,
+    main: fn(A, Result<()>) -> i32,
+) -> Result<(Process, P)> {
+    if threads == Threads::One && !is_single_threaded()? {
+        return Err(Error::MultiThreaded);
+    }
+    let (mut keep, given) = detach(&args)?;
+    if threads == Threads::One && blob::is_being_filled() {
+        let operation = "fork while a blob is being filled, whose memory the child would share";
+        return Err(Error::io(operation, Errno::BUSY));
+    }
+    if registry::has_unknown_strays() {
+        let operation = "take away from a child the ends that are numbered beyond 2^20";
+        return Err(Error::io(operation, Errno::BADF));
+    }
+    keep.insert(private.as_fd().as_raw_fd());
+    // What the caller's `Serialize` has started counts as well.
+    let alone = match threads {
+        Threads::One if !is_single_threaded()? => return Err(Error::MultiThreaded),
+        Threads::One => true,
+        Threads::Any => has_one_task().unwrap_or(false),
+    };
+
+    // What the child needs to lock as well is locked by this thread during the fork, so by no other. With several
+    // threads another one may hold standard output as long as it likes: then it is left alone.
+    let mut stdout = alone.then(|| io::stdout().lock());
+    // Or both processes would print what it holds.
+    let flushed = stdout
+        .as_mut()
+        .is_none_or(|stdout| takes_output(stdout.as_fd()) && stdout.flush().is_ok());
+    let mut abandoned = abandoned::abandoned();
+    abandoned::reap_some(&mut abandoned);
+    let mut strays = registry::strays(&keep);
+    if settings.only_arguments {
+        let open = open_numbers()?;
+        let others = open.iter().filter(|&number| !keep.contains(number));
+        others.for_each(|number| strays.insert(number));
+    }
     let dead = match strays.is_empty() {
         true => None,
         false => Some(socket::dead()?),
     };
+    if let Some(dead) = &dead {
+        strays.remove(dead.as_raw_fd());
+    }
     outbound::warm_up();
+    let parent = getpid();
     let Some(pid) = fork()? else {
-        let ready = dead
-            .as_ref()
-            .map_or(Ok(()), |dead| registry::make_inert(&strays, dead.as_fd()));
+        let ready = settings.redirect().and_then(|()| match &dead {
+            Some(dead) => registry::make_inert(&strays, dead.as_fd()),
+            None => Ok(()),
+        });
         abandoned.clear();
         drop((abandoned, stdout, dead));
-        registry::close(results);
-        let ready = ready.map_err(|errno| Error::io("replace the ends of other channels", errno));
-        end_child(result, ready, || f(args))
+        registry::close(private);
+        let ready = ready
+            .map_err(|errno| Error::io("replace the descriptors of its parent", errno))
+            .and_then(|()| settings.apply(Some(parent)));
+        if !flushed {
+            discard_output();
+        }
+        // Nothing may unwind into the frames of the parent.
+        let code = catch_unwind(AssertUnwindSafe(|| main(args, ready))).unwrap_or(run::PANICKED);
+        if alone {
+            let _ = catch_unwind(|| io::stdout().flush());
+        }
+        exit(code)
     };
     drop((abandoned, stdout));
 
     // Closed first, which leaves room for the pidfd.
-    drop((dead, result));
-    let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(|errno| {
-        // Unless it is gone, with its number, because SIGCHLD is ignored: nobody would ever reap it.
-        if errno != Errno::SRCH {
-            let _ = kill_process(pid, Signal::KILL);
-            let _ = waitpid(Some(pid), WaitOptions::empty());
-        }
-        Error::io("open a descriptor (pidfd_open) for a child", errno)
-    })?;
+    drop(dead);
+    given.note();
     drop(args);
-    Ok(Child::new(pid, pidfd, results))
+    Ok((Process::adopt(pid)?, private))
+}
+
+/// The descriptors of this process that are no standard streams.
+fn open_numbers() -> Result<Numbers> {
+    let entries = fs::read_dir("/proc/self/fd")
+        .map_err(|error| Error::io("list the open descriptors (/proc/self/fd)", error))?;
+    let mut numbers = Numbers::default();
+    for entry in entries {
+        let entry = entry.map_err(|error| Error::io("list the open descriptors", error))?;
+        let number: Option<RawFd> = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok());
+        if let Some(number @ FIRST..) = number {
+            numbers.insert(number);
+        }
+    }
+    Ok(numbers)
 }
 
 /// Makes a child process, and returns in both: `None` in the child.
@@ -181,90 +287,8 @@ fn fork() -> Result<Option<Pid>> {
     Ok(Pid::from_raw(pid))
 }
 
-/// The rest of a child's life: the function, and its result.
-fn end_child<R: Serialize + DeserializeOwned>(
-    result: Sender<Delivery<R>>,
-    ready: Result<()>,
-    f: impl FnOnce() -> R,
-) -> ! {
-    // Nothing may unwind into the frames of the parent.
-    let run = AssertUnwindSafe(|| match ready {
-        Ok(()) => deliver(&result, Delivery::Value(f())),
-        Err(error) => deliver(&result, Delivery::Undelivered(format!("{error:#}"))),
-    });
-    let code = catch_unwind(run).unwrap_or_else(|payload| {
-        // The function panicked, or else the `Serialize` of its result.
-        let _ = result.send(Delivery::Panicked(panic_message(payload)));
-        PANICKED
-    });
-    let _ = catch_unwind(|| io::stdout().flush());
-    exit(code)
-}
-
-/// The exit status of a Rust program that panics.
-const PANICKED: i32 = 101;
-
-/// Sends the result, or else why there is none, and gives the exit status.
-fn deliver<R: Serialize>(result: &Sender<Delivery<R>>, outcome: Delivery<R>) -> i32 {
-    let code = (!matches!(outcome, Delivery::Value(_))).into();
-    match result.send(outcome) {
-        Ok(()) | Err(Error::Disconnected) => code, // disconnected: nobody wants to know
-        Err(error) => {
-            let _ = result.send(Delivery::Undelivered(format!("{error:#}")));
-            1
-        }
-    }
-}
-
-fn panic_message(payload: Box<dyn Any + Send>) -> String {
-    let message = match (payload.downcast_ref::<&str>(), payload.downcast_ref()) {
-        (Some(text), _) => String::from(*text),
-        (None, Some(text)) => String::clone(text),
-        (None, None) => "a value that is no text".to_owned(),
-    };
-    std::mem::forget(payload); // its destructor could panic again
-    message
-}
-
 #[allow(unsafe_code, reason = "std has no exit that skips the exit handlers")]
 fn exit(code: i32) -> ! {
     // SAFETY: ends the process, and runs nothing of it any more.
     unsafe { libc::_exit(code) }
-}
-
-/// Whether this process has one thread.
-fn is_single_threaded() -> Result<bool> {
-    // KERNEL: a thread that has been joined may still be listed for a moment: pthread_join returns on
-    // CLONE_CHILD_CLEARTID, before the kernel has released the task. Measured: once in 600 joins.
-    let patience = Instant::now() + Duration::from_millis(50);
-    loop {
-        if has_one_task()? {
-            return Ok(true);
-        }
-        if Instant::now() > patience {
-            return Ok(false);
-        }
-        thread::yield_now();
-    }
-}
-
-fn has_one_task() -> Result<bool> {
-    if let Some(answer) = can_unshare() {
-        return Ok(answer);
-    }
-    match fs::read_dir("/proc/self/task") {
-        Ok(tasks) => Ok(tasks.take(2).count() == 1),
-        Err(error) => Err(Error::io("count the threads", error)),
-    }
-}
-
-/// Asks the kernel itself. Some sandboxes do not permit it.
-#[allow(unsafe_code, reason = "a system call that rustix calls unsafe as well")]
-fn can_unshare() -> Option<bool> {
-    // KERNEL: unshare(2): in a process with one thread CLONE_THREAD has no effect, in others it is EINVAL.
-    // SAFETY: so it changes nothing.
-    if unsafe { libc::unshare(libc::CLONE_THREAD) } == 0 {
-        return Some(true);
-    }
-    (io::Error::last_os_error().raw_os_error() == Some(libc::EINVAL)).then_some(false)
 }

@@ -371,7 +371,7 @@ impl<'a> Case<'a> {
                 Err(Error::Full) => None,
                 sent => {
                     if sent.is_ok() {
-                        message.note_given();
+                        message.given().note();
                     }
                     *self = Case::Over;
                     Some(Outcome::Sent(sent))

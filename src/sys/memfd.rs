@@ -6,11 +6,13 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_get_seals, memfd_create};
 use rustix::io::{Errno, pwrite, retry_on_intr};
 
+use super::registry::above_streams;
 use crate::error::{Error, Result};
 
 /// Makes an empty memfd.
 pub(crate) fn create(operation: &'static str, flags: MemfdFlags) -> Result<OwnedFd> {
     memfd_create("wormhole", MemfdFlags::CLOEXEC | flags)
+        .map(above_streams)
         .map_err(|errno| Error::io(operation, errno))
 }
 

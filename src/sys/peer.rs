@@ -39,7 +39,7 @@ pub struct Peer {
 }
 
 /// Looks up the process that connected or, for a listening socket, the one that made it listen.
-pub(super) fn credentials(socket: impl AsFd) -> Result<Peer, Errno> {
+pub(crate) fn credentials(socket: impl AsFd) -> Result<Peer, Errno> {
     let mut ucred = libc::ucred {
         pid: 0,
         uid: 0,

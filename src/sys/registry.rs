@@ -5,7 +5,7 @@ use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use rustix::io::{DupFlags, Errno, dup3, retry_on_intr};
+use rustix::io::{DupFlags, Errno, dup3, fcntl_dupfd_cloexec, retry_on_intr};
 
 /// Their numbers, a bit for each, up to the largest that Linux gives out by default (`fs.nr_open`). Memory is
 /// taken up only by the part that is used.
@@ -75,7 +75,7 @@ pub(crate) fn strays(keep: &Numbers) -> Numbers {
     Numbers(words.collect())
 }
 
-/// Puts `dead` in the place of these registered descriptors. For a child that has just been forked.
+/// Puts `dead` in the place of these descriptors, the registered ones among them. For a child that has just been forked.
 ///
 /// They are not closed: then the next descriptor that is opened could get a number by which some forgotten
 /// value, in a static for instance, still calls its end.
@@ -99,6 +99,20 @@ pub(crate) fn close(owner: impl AsFd) {
     }
 }
 
+/// Numbers below are the standard streams, on which everybody reads and writes without asking.
+pub(crate) const FIRST: RawFd = 3;
+
+/// Moves a descriptor out of the way of the standard streams: where one of them is closed, the next descriptor takes
+/// its number, and what a panic prints would become a message.
+///
+/// It stays where it is if the process is out of descriptors.
+pub(crate) fn above_streams(fd: OwnedFd) -> OwnedFd {
+    match fd.as_raw_fd() {
+        FIRST.. => fd,
+        _ => fcntl_dupfd_cloexec(&fd, FIRST).unwrap_or(fd),
+    }
+}
+
 /// A descriptor that is registered for as long as it is open.
 // The fields drop in this order: once the descriptor is closed, its number may be another descriptor's.
 #[derive(Debug)]
@@ -118,6 +132,7 @@ impl Drop for Entry {
 
 impl Registered {
     pub(crate) fn new(fd: OwnedFd) -> Self {
+        let fd = above_streams(fd);
         let number = fd.as_raw_fd();
         register(number);
         Registered {
@@ -156,11 +171,25 @@ impl Numbers {
         }
     }
 
+    pub(crate) fn contains(&self, number: RawFd) -> bool {
+        let word = place(number).and_then(|(word, bit)| Some(self.0.get(word)? & bit));
+        word.is_some_and(|bit| bit != 0)
+    }
+
+    pub(crate) fn remove(&mut self, number: RawFd) {
+        if let Some((word, bit)) = place(number) {
+            if let Some(word) = self.0.get_mut(word) {
+                *word &= !bit;
+            }
+        }
+    }
+
+    /// Whether there is none.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.iter().all(|&word| word == 0)
     }
 
-    fn iter(&self) -> impl Iterator<Item = RawFd> + '_ {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = RawFd> + '_ {
         let bits = (0..).zip(&self.0).flat_map(|(place, &word)| {
             let set = (0..BITS).filter(move |bit| word >> bit & 1 == 1);
             set.map(move |bit| place * BITS + bit)
@@ -171,7 +200,7 @@ impl Numbers {
 
 /// Makes `number` a duplicate of `by`, instead of what it is. Closes it where that cannot be.
 fn replace(number: RawFd, by: BorrowedFd<'_>) -> Result<(), Errno> {
-    // SAFETY: a registered number is an open descriptor, owned by a `Registered`. The fork has left its
+    // SAFETY: the number is an open descriptor that something owns. The fork has left its
     // borrowers behind, and the owner goes on owning what stands in its place.
     #[allow(unsafe_code, reason = "the owner is out of reach")]
     let mut owned = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(number) });

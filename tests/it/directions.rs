@@ -1,12 +1,14 @@
 //! Sockets of the wrong direction, and listeners that are given away or come from elsewhere.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
+use std::process::Command;
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use wormhole::{Error, Listener, Receiver, Sender, channel};
+use wormhole::{Error, Listener, Receiver, Sender, channel, spawn, spawn_command};
 
 use crate::support::{in_own_process, open_fds, packet, raw_send, two_way_pair};
 
@@ -127,6 +129,15 @@ fn a_listener_that_was_given_away_in_vain_removes_its_file() {
         assert!(serde_json::to_string(&listener).is_err());
         drop(listener);
         assert!(!path.exists(), "serde_json sends nothing");
+
+        let program = || Command::new("/does/not/exist");
+        assert!(spawn_command(program(), Listener::<u8>::bind(&path).unwrap()).is_err());
+        assert!(!path.exists(), "there is no such program");
+
+        let listener = Listener::<u8>::bind(&path).unwrap();
+        let refused = spawn((listener, HashMap::from([((), ())])), |_| ());
+        assert!(matches!(refused, Err(Error::Encode { .. })));
+        assert!(!path.exists(), "no child was started");
 
         let (tx, rx) = channel::<Listener<u8>>().unwrap();
         tx.send(Listener::bind(&path).unwrap()).unwrap();

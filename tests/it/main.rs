@@ -3,6 +3,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+wormhole::init_tests!();
+
 mod api;
 mod arms;
 mod attacks;
@@ -11,6 +13,7 @@ mod directions;
 mod ends;
 mod fields;
 mod forms;
+mod fresh;
 mod guarantees;
 mod hostile;
 mod interoperation;

@@ -219,7 +219,8 @@ fn every_wait_ends(disturb: impl FnOnce()) {
     assert!(matches!(
         end,
         Error::Child {
-            end: ChildEnd::Killed { signal: 9, .. }
+            end: ChildEnd::Killed { signal: 9, .. },
+            ..
         }
     ));
     assert_eq!(rx.recv().unwrap(), 0);
@@ -372,7 +373,8 @@ fn children_are_spawned_and_joined() {
             assert!(matches!(
                 end,
                 Error::Child {
-                    end: ChildEnd::Exited { code: 3 }
+                    end: ChildEnd::Exited { code: 3 },
+                    ..
                 }
             ));
         });

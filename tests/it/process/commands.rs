@@ -189,6 +189,8 @@ fn a_program_that_cannot_be_started_is_an_error_that_leaves_nothing() {
         let (tx, rx) = channel::<u32>().unwrap();
         let error = spawn_command(Command::new("/does/not/exist"), tx).unwrap_err();
         assert_eq!(error.to_string(), "cannot start a program");
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert!(cause.starts_with("`/does/not/exist`: "), "{cause}");
         assert!(matches!(rx.recv(), Err(Error::Disconnected)));
         let error = spawn_command(as_program("leave"), vec![rx; 300]).unwrap_err();
         assert!(matches!(error, Error::TooManyFds { count: 300, .. }));

@@ -287,6 +287,7 @@ fn run_intermediate(
         // It became a program, which succeeded.
         Err(Error::Child {
             end: ChildEnd::Exited { code: 0 },
+            ..
         }) => Ok(()),
         joined => joined.map_err(text)?,
     }
@@ -466,7 +467,7 @@ fn whichever_process_of_a_container_runtime_is_killed_the_others_are_told() {
             }
             let ended = |who| ends.iter().find(|(other, _)| *other == who);
             match joined {
-                Err(Error::Child { end }) => {
+                Err(Error::Child { end, .. }) => {
                     assert_eq!(killed, Who::Main);
                     let signal = 9;
                     let core_dumped = false;
