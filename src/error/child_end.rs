@@ -6,7 +6,7 @@ use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::excerpt;
+use super::excerpt::excerpt;
 
 /// How a child ended that did not return a value.
 ///

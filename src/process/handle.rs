@@ -110,24 +110,23 @@ fn reap(pidfd: &Registered, may_block: bool) -> Result<Option<ChildEnd>, Errno> 
     let mut options = WaitIdOptions::EXITED;
     options.set(WaitIdOptions::NOHANG, !may_block);
     match retry_on_intr(|| waitid(WaitId::PidFd(pidfd.as_fd()), options)) {
-        Ok(status) => Ok(status.map(ChildEnd::from)),
+        Ok(status) => Ok(status.map(child_end)),
         Err(Errno::CHILD) => Ok(Some(ChildEnd::Unknown)),
         Err(errno) => Err(errno),
     }
 }
 
-impl From<WaitIdStatus> for ChildEnd {
-    fn from(status: WaitIdStatus) -> Self {
-        if let Some(code) = status.exit_status() {
-            return ChildEnd::Exited { code };
-        }
-        let core_dumped = status.dumped();
-        match status.terminating_signal() {
-            Some(signal) => ChildEnd::Killed {
-                signal,
-                core_dumped,
-            },
-            None => ChildEnd::Unknown,
-        }
+/// How a child has ended.
+fn child_end(status: WaitIdStatus) -> ChildEnd {
+    if let Some(code) = status.exit_status() {
+        return ChildEnd::Exited { code };
+    }
+    let core_dumped = status.dumped();
+    match status.terminating_signal() {
+        Some(signal) => ChildEnd::Killed {
+            signal,
+            core_dumped,
+        },
+        None => ChildEnd::Unknown,
     }
 }
