@@ -2,8 +2,9 @@
 
 use std::os::fd::AsFd;
 
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{getsockopt, sockopt};
+use nix::unistd::Uid;
 use wormhole::{Error, Options, Receiver, Sender, channel};
 
 use crate::support::{in_own_process, open_fds};
@@ -284,5 +285,27 @@ fn a_message_may_nest_127_levels_deep() {
             assert!(error.contains("recursion limit exceeded"), "{error}");
         }
         assert!(rx.recv().unwrap().0.is_empty());
+    });
+}
+
+#[test]
+fn too_many_descriptors_in_flight_are_an_error_that_passes() {
+    in_own_process(|| {
+        if !Uid::effective().is_root() {
+            eprintln!("skipped: needs root, to become a user of whom nothing else is in flight");
+            return;
+        }
+        // KERNEL: too_many_unix_fds() counts by user, and lets CAP_SYS_RESOURCE and CAP_SYS_ADMIN pass.
+        nix::unistd::setuid(Uid::from_raw(54_321)).unwrap();
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, 100, hard).unwrap();
+        let (tx, rx) = channel::<u32>().unwrap();
+        let before = open_fds();
+        let fds = [tx.as_fd(); 10];
+        let refused = (0..50).find_map(|number| tx.send_with_fds(number, &fds).err());
+        assert!(matches!(refused, Some(Error::TooManyFdsInFlight)));
+        assert_eq!(open_fds(), before);
+        assert_eq!(rx.recv_with_fds().unwrap().0, 0);
+        tx.send_with_fds(50, &fds).unwrap();
     });
 }

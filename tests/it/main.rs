@@ -5,6 +5,7 @@ mod support;
 
 wormhole::init_tests!();
 
+mod across;
 mod api;
 mod arms;
 mod attacks;
@@ -22,7 +23,6 @@ mod limits;
 mod listener;
 mod ported;
 mod process;
-mod properties;
 mod raw;
 mod select;
 mod signals;

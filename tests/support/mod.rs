@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{IoSlice, IoSliceMut};
+use std::io::{IoSlice, IoSliceMut, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use nix::libc::c_long;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::socket::{
@@ -340,6 +341,14 @@ pub(crate) fn raw_recv(socket: impl AsFd) -> (Vec<u8>, Vec<OwnedFd>) {
     let len = message.bytes;
     bytes.truncate(len);
     (bytes, fds)
+}
+
+/// A memfd of these contents, close-on-exec, without seals.
+pub(crate) fn memfd(contents: &[u8]) -> OwnedFd {
+    let fd = memfd_create(c"test", MFdFlags::MFD_CLOEXEC).unwrap();
+    let mut file = fs::File::from(fd);
+    file.write_all(contents).unwrap();
+    file.into()
 }
 
 /// The two ends of a pipe, the reading one first.

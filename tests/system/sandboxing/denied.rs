@@ -4,9 +4,10 @@ use std::io;
 use std::os::fd::AsFd;
 
 use nix::libc;
+use nix::sys::resource::{Resource, setrlimit};
 use wormhole::{Blob, Error, Listener, Options, Receiver, channel};
 
-use crate::support::{deny, deny_with, forked, in_own_process, open_fds};
+use crate::support::{deny, deny_with, forked, in_own_process, open_fds, until_asleep};
 
 /// Longer than any packet.
 fn long() -> String {
@@ -129,5 +130,45 @@ fn a_kernel_that_takes_no_packet_at_all_is_an_error_and_no_hang() {
             assert_eq!(told(tx.by_ref().try_send(&message)).0, "send a message");
         }
         assert_eq!(open_fds(), before);
+    });
+}
+
+#[test]
+fn sandboxes_that_deny_poll_can_send_and_receive() {
+    in_own_process(|| {
+        let (tx, rx) = channel::<u32>().unwrap();
+        let (done, wait_for_done) = channel::<()>().unwrap();
+        // KERNEL: with RLIMIT_NOFILE 0, poll(2) of even one descriptor is EINVAL.
+        let no_poll = || setrlimit(Resource::RLIMIT_NOFILE, 0, 0).unwrap();
+        let no_calls = || {
+            let calls = nix::libc::SYS_ppoll;
+            crate::support::deny([calls, nix::libc::SYS_ioctl, nix::libc::SYS_getsockopt]);
+        };
+        let sandboxes: [&dyn Fn(); 2] = [&no_poll, &no_calls];
+        for sandbox in sandboxes {
+            while tx.try_send(1).is_ok() {}
+            let sender = forked(|| {
+                sandbox();
+                tx.send(2).unwrap();
+                done.send(()).unwrap();
+            });
+            until_asleep(sender.pid);
+            let found = rx.iter().map(Result::unwrap).find(|&number| number == 2);
+            assert_eq!(found, Some(2));
+            wait_for_done.recv().unwrap();
+            sender.join();
+            let (tx, rx) = channel::<u32>().unwrap();
+            let mut tx = Some(tx);
+            let receiver = forked(|| {
+                tx = None;
+                sandbox();
+                assert_eq!(rx.iter().map(Result::unwrap).sum::<u32>(), 3);
+            });
+            let tx = tx.unwrap();
+            tx.send(1).unwrap();
+            tx.send(2).unwrap();
+            drop(tx);
+            receiver.join();
+        }
     });
 }
