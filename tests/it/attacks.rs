@@ -12,13 +12,12 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::poll::PollFlags;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{Shutdown, setsockopt, shutdown, sockopt};
-use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use wormhole::{Error, Sender, channel};
 
 use crate::support::{
     Forked, becomes_ready, ends_within, forked, in_own_process, open_fds, packet_of_length,
-    raw_send, until_asleep,
+    raw_send, until_asleep, until_in_state,
 };
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -227,19 +226,6 @@ fn a_decoded_value_takes_up_a_multiple_of_its_text_that_its_type_decides() {
             assert!((10..most).contains(growth), "{growths:?}");
         }
     });
-}
-
-/// The state of a process, as ps(1) has it.
-fn state(pid: Pid) -> char {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    stat.rsplit_once(") ").unwrap().1.chars().next().unwrap()
-}
-
-fn until_in_state(pid: Pid, wanted: char) {
-    while state(pid) != wanted {
-        assert!(!"ZX".contains(state(pid)));
-        std::thread::yield_now();
-    }
 }
 
 #[test]
@@ -466,7 +452,7 @@ fn a_receiver_that_holds_its_sockets_lock_stops_those_who_share_it_and_no_sender
         ));
         // Who shares the receiving end with it waits in the kernel, even to try.
         let shares = forked(|| assert_eq!(rx.try_recv().unwrap(), 2));
-        until_in_state(shares.pid, 'D');
+        until_in_state("D", shares.pid);
         stuck.kill();
         shares.join();
         assert_eq!(rx.recv().unwrap(), 2);

@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::poll::PollFlags;
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, sigaction};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{
-    AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr, accept4, bind, connect,
-    getsockopt, listen, send, socket, sockopt,
+    AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, accept4, bind, connect, getsockopt,
+    send, socket, sockopt,
 };
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Uid, chdir, getpid, setgid, setgroups, setuid};
@@ -25,16 +25,9 @@ use tempfile::TempDir;
 use wormhole::{Error, Listener, Options, Sender, channel};
 
 use crate::support::{
-    DescriptorLimit, Forked, becomes_ready, forked, in_own_process, open_fds, packet, raw_send,
-    until_asleep,
+    DescriptorLimit, Forked, becomes_ready, forked, full_listener, in_own_process, interruptible,
+    open_fds, packet, place, raw_send, until_asleep,
 };
-
-/// A directory, and the path of a socket in it.
-fn place() -> (TempDir, PathBuf) {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("socket");
-    (directory, path)
-}
 
 /// A name that no other test has, nor the same test in another run.
 fn abstract_name() -> String {
@@ -68,14 +61,6 @@ fn raw_socket(kind: SockType) -> OwnedFd {
 fn leave_stale(path: &Path) {
     let socket = raw_socket(SockType::SeqPacket);
     bind(socket.as_raw_fd(), &UnixAddr::new(path).unwrap()).unwrap();
-}
-
-/// A listener with room for one more client, and that client.
-fn full_listener(path: &Path) -> (OwnedFd, Sender<u32>) {
-    let listener = raw_socket(SockType::SeqPacket);
-    bind(listener.as_raw_fd(), &UnixAddr::new(path).unwrap()).unwrap();
-    listen(&listener, Backlog::new(0).unwrap()).unwrap();
-    (listener, Sender::connect(path).unwrap())
 }
 
 fn skip_unless_root() -> bool {
@@ -656,16 +641,6 @@ fn a_listener_can_be_polled() {
         assert!(matches!(listener.try_accept(), Err(Error::Empty)));
         assert!(!becomes_ready(&listener, PollFlags::POLLIN, Duration::ZERO));
     });
-}
-
-/// From now on SIGUSR1 interrupts system calls and does nothing else.
-fn interruptible() {
-    extern "C" fn ignore(_: nix::libc::c_int) {}
-    let handler = SigHandler::Handler(ignore);
-    let action = SigAction::new(handler, SaFlags::empty(), SigSet::empty());
-    // SAFETY: the handler does nothing.
-    #[allow(unsafe_code, reason = "no safe way to install a handler")]
-    unsafe { sigaction(Signal::SIGUSR1, &action) }.unwrap();
 }
 
 #[test]

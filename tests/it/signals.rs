@@ -21,7 +21,7 @@ use wormhole::{
     select, spawn, spawn_command,
 };
 
-use crate::support::{Forked, forked, in_own_process, pipe};
+use crate::support::{Forked, forked, full_listener, in_own_process, pipe};
 
 /// How many signals this process has handled.
 static SIGNALS: AtomicUsize = AtomicUsize::new(0);
@@ -224,19 +224,6 @@ fn every_wait_ends(disturb: impl FnOnce()) {
         }
     ));
     assert_eq!(rx.recv().unwrap(), 0);
-}
-
-/// Listens with a queue in which no place is left.
-fn full_listener(name: &str) -> (std::os::fd::OwnedFd, Sender<u8>) {
-    use nix::sys::socket::{
-        AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket,
-    };
-    let flags = SockFlag::SOCK_CLOEXEC;
-    let socket = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).unwrap();
-    let address = UnixAddr::new_abstract(&name.as_bytes()[1..]).unwrap();
-    bind(socket.as_raw_fd(), &address).unwrap();
-    listen(&socket, Backlog::new(0).unwrap()).unwrap();
-    (socket, Sender::connect(name).unwrap())
 }
 
 #[test]

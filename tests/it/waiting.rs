@@ -1,13 +1,12 @@
 //! Waiting awake and asleep, whichever way a call waits.
 
-use std::fs;
 use std::thread;
 use std::time::Duration;
 
 use nix::unistd::Pid;
 use wormhole::{Options, Receiver, ReceiverSet, Sender, channel, select};
 
-use crate::support::{forked, in_own_process, until_asleep};
+use crate::support::{forked, in_own_process, stat, until_asleep};
 
 /// So many answers that came quickly make an end wait awake.
 const ENOUGH: u32 = 4;
@@ -16,9 +15,8 @@ const LONG: Duration = Duration::from_secs(3600);
 
 /// The processor time of a process, in ticks of the kernel.
 fn ticks(pid: Pid) -> u64 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let fields = stat.rsplit_once(") ").unwrap().1.split(' ');
-    fields
+    stat(pid)
+        .iter()
         .skip(11)
         .take(2)
         .map(|n| n.parse::<u64>().unwrap())

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{IoSlice, IoSliceMut, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -20,15 +21,17 @@ use nix::libc::c_long;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, killpg, sigaction};
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
-    sendmsg, socketpair,
+    AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType,
+    UnixAddr, bind, listen, recvmsg, sendmsg, socket, socketpair,
 };
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 use rustix::process::{PidfdFlags, pidfd_open};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch, apply_filter};
+use tempfile::TempDir;
+use wormhole::Sender;
 
 /// How long a test in a process of its own may take. Far more than it needs: only a hang gets there.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
@@ -56,11 +59,8 @@ pub(crate) fn in_own_process<F: FnOnce()>(body: F) {
         // The test harness has a second thread, which only waits for this one. A fork leaves it behind.
         return fork_and_run(body).join();
     }
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command
-        .args([test, "--exact", "--nocapture", "--test-threads=1"])
-        .env(IN_OWN_PROCESS, test)
-        .stdin(Stdio::null());
+    let mut command = test_as_program(test);
+    command.env(IN_OWN_PROCESS, test).stdin(Stdio::null());
     let output = output_within(DEADLINE, command);
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(
@@ -69,6 +69,13 @@ pub(crate) fn in_own_process<F: FnOnce()>(body: F) {
         output.status,
         String::from_utf8_lossy(&output.stderr)
     );
+}
+
+/// This program again, for one of its tests, which finds in its environment that it is to be something else.
+pub(crate) fn test_as_program(test: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args([test, "--exact", "--nocapture", "--test-threads=1"]);
+    command
 }
 
 /// The program of an example. `cargo test` builds them all, into the directory next to that of the tests;
@@ -188,15 +195,23 @@ pub(crate) fn forked(body: impl FnOnce()) -> Forked {
 }
 
 fn fork_and_run(body: impl FnOnce()) -> Forked {
+    fork_here().unwrap_or_else(|| end_after(body))
+}
+
+/// Forks a process that has one thread. `None` in the child.
+pub(crate) fn fork_here() -> Option<Forked> {
     // SAFETY: no other thread is in the middle of anything that the child could need.
     #[allow(unsafe_code, reason = "tests of processes need processes")]
     match unsafe { fork() }.unwrap() {
-        ForkResult::Parent { child } => Forked { pid: child },
-        ForkResult::Child => {
-            let status = catch_unwind(AssertUnwindSafe(body)).map_or(101, |()| 0);
-            std::process::exit(status);
-        }
+        ForkResult::Parent { child } => Some(Forked { pid: child }),
+        ForkResult::Child => None,
     }
+}
+
+/// Ends this process with status 0, or 101 if `body` panics.
+pub(crate) fn end_after(body: impl FnOnce()) -> ! {
+    let status = catch_unwind(AssertUnwindSafe(body)).map_or(101, |()| 0);
+    std::process::exit(status);
 }
 
 impl Forked {
@@ -222,16 +237,57 @@ impl Forked {
 
 /// Waits until a process sleeps, which is all that can be known of one that has nothing to say.
 pub(crate) fn until_asleep(pid: Pid) {
+    until_in_state("S", pid);
+}
+
+/// Waits until a process is in a state, as ps(1) has it.
+pub(crate) fn until_in_state(state: &str, pid: Pid) {
     loop {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-        // "PID (name) S ..."
-        let state = stat.rsplit_once(") ").unwrap().1.chars().next().unwrap();
-        match state {
-            'S' => return,
-            'Z' | 'X' => panic!("process {pid} has ended instead of going to sleep"),
+        match stat(pid)[0].as_str() {
+            wanted if wanted == state => return,
+            "Z" | "X" => panic!("process {pid} has ended, and was to be in state {state}"),
             _ => thread::yield_now(),
         }
     }
+}
+
+/// What the kernel says of a process, from its state on: proc_pid_stat(5).
+pub(crate) fn stat(pid: Pid) -> Vec<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    // "PID (name) S ..."
+    let fields = stat.rsplit_once(") ").unwrap().1.split(' ');
+    fields.map(str::to_owned).collect()
+}
+
+/// From now on SIGUSR1 interrupts whatever this process waits for, and does nothing else.
+pub(crate) fn interruptible() {
+    extern "C" fn ignore(_: i32) {}
+    // No SA_RESTART.
+    let handler = SigHandler::Handler(ignore);
+    let action = SigAction::new(handler, SaFlags::empty(), SigSet::empty());
+    // SAFETY: the handler does nothing.
+    #[allow(unsafe_code, reason = "no safe way to install a handler")]
+    unsafe { sigaction(Signal::SIGUSR1, &action) }.unwrap();
+}
+
+/// A directory, and the path of a socket in it that is not there yet.
+pub(crate) fn place() -> (TempDir, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("socket");
+    (directory, path)
+}
+
+/// A listener at a path, or at an abstract name, with room for one client, and that client.
+pub(crate) fn full_listener(name: impl AsRef<Path>) -> (OwnedFd, Sender<u32>) {
+    let kind = SockType::SeqPacket;
+    let listener = socket(AddressFamily::Unix, kind, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    let address = match name.as_ref().as_os_str().as_bytes() {
+        [0, name @ ..] => UnixAddr::new_abstract(name),
+        path => UnixAddr::new(path),
+    };
+    bind(listener.as_raw_fd(), &address.unwrap()).unwrap();
+    listen(&listener, Backlog::new(0).unwrap()).unwrap();
+    (listener, Sender::connect(name).unwrap())
 }
 
 /// How std shows an error of the system: in the words of the C library.

@@ -5,13 +5,13 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, sigaction};
+use nix::sys::signal::{SigHandler, Signal, kill};
 use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::getpid;
 use serde::{Deserialize, Serialize};
 use wormhole::{Error, Receiver, Sender, channel};
 
-use crate::support::{Random, forked, in_own_process, open_fds, until_asleep};
+use crate::support::{Random, forked, in_own_process, interruptible, open_fds, until_asleep};
 
 mod garbage;
 mod values;
@@ -325,20 +325,6 @@ fn g7_a_waiting_sender_is_woken_when_the_last_receiver_is_killed() {
         waiting.join();
         waiting_with_deadline.join();
     });
-}
-
-extern "C" fn ignore(_: i32) {}
-
-/// Signals with a handler interrupt whatever the process waits for.
-fn interruptible() {
-    let action = SigAction::new(
-        SigHandler::Handler(ignore),
-        SaFlags::empty(), // no SA_RESTART
-        SigSet::empty(),
-    );
-    // SAFETY: the handler does nothing.
-    #[allow(unsafe_code, reason = "no safe way to install a handler")]
-    unsafe { sigaction(Signal::SIGUSR1, &action) }.unwrap();
 }
 
 #[test]

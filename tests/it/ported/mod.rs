@@ -7,9 +7,6 @@
 //! them), `len` and `is_full`, addresses and identity of values, and a `select` that looks at all its
 //! channels in one instant.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
-use nix::unistd::{ForkResult, fork};
 use wormhole::Options;
 
 use crate::support::Forked;
@@ -18,18 +15,18 @@ use crate::support::Forked;
 /// if it panics.
 macro_rules! child {
     (without ($($end:expr),+) $body:block) => {
-        match $crate::ported::fork_here() {
+        match $crate::support::fork_here() {
             Some(child) => child,
             None => {
                 drop(($($end,)+));
-                $crate::ported::end_after(|| $body)
+                $crate::support::end_after(|| $body)
             }
         }
     };
     ($body:block) => {
-        match $crate::ported::fork_here() {
+        match $crate::support::fork_here() {
             Some(child) => child,
-            None => $crate::ported::end_after(|| $body),
+            None => $crate::support::end_after(|| $body),
         }
     };
 }
@@ -43,21 +40,6 @@ mod go;
 mod go_select;
 mod mpsc;
 mod oneshot;
-
-/// `None` in the child.
-fn fork_here() -> Option<Forked> {
-    // SAFETY: the tests run in processes with one thread, so nothing that the child needs is locked.
-    #[allow(unsafe_code, reason = "tests of processes need processes")]
-    match unsafe { fork() }.unwrap() {
-        ForkResult::Parent { child } => Some(Forked { pid: child }),
-        ForkResult::Child => None,
-    }
-}
-
-fn end_after(body: impl FnOnce()) -> ! {
-    let status = catch_unwind(AssertUnwindSafe(body)).map_or(101, |()| 0);
-    std::process::exit(status);
-}
 
 fn join_all(children: impl IntoIterator<Item = Forked>) {
     children.into_iter().for_each(Forked::join);

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use wormhole::{Error, Options, Receiver, Sender, channel, inherit, spawn_command};
 
 use crate::support::{
-    DEADLINE, in_own_process, open_fds, os_error, output_within, pipe, two_way_pair,
+    DEADLINE, in_own_process, open_fds, os_error, output_within, pipe, test_as_program,
+    two_way_pair,
 };
 
 const ROLE: &str = "TEST_PROGRAM";
@@ -77,14 +78,8 @@ fn say(words: &dyn std::fmt::Display) {
 }
 
 fn as_program(role: &str) -> Command {
-    let mut command = Command::new(std::env::current_exe().unwrap());
+    let mut command = test_as_program("process::commands::program");
     command
-        .args([
-            "process::commands::program",
-            "--exact",
-            "--nocapture",
-            "--test-threads=1",
-        ])
         .env(ROLE, role)
         .env_remove("WORMHOLE_FD")
         .stdin(Stdio::null())

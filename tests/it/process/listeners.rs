@@ -2,21 +2,14 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use tempfile::TempDir;
 use wormhole::{Error, Listener, Receiver, Sender, channel, spawn};
 
 use crate::support::{
-    DEADLINE, in_own_process, open_fds, os_error, packet, pipe, raw_send, two_way_pair,
+    DEADLINE, in_own_process, open_fds, os_error, packet, pipe, place, raw_send, two_way_pair,
 };
-
-fn place() -> (TempDir, PathBuf) {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("server");
-    (directory, path)
-}
 
 /// Serves one client, and says who served what.
 fn serve(listener: Listener<u32>) -> (u32, u32) {
