@@ -254,7 +254,7 @@ impl Error {
             }
             Error::MultiThreaded => f.write_str(
                 "cannot fork: this process has more than one thread, which a fork would leave behind: \
-                 use `spawn_fresh`, or the unsafe `spawn_unchecked`",
+                 use `spawn_fresh` (for a pool, `PoolOptions::fresh`), or the unsafe `spawn_unchecked`",
             ),
             Error::FreshCopy { reason } => {
                 write!(f, "cannot start a fresh copy of this program: {reason}")

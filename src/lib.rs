@@ -196,7 +196,10 @@ pub use error::{ChildEnd, Error, Result};
 pub use listener::{Incoming, Listener};
 pub use options::Options;
 #[doc(inline)]
-pub use process::{Child, inherit, spawn, spawn_command, spawn_fresh, spawn_unchecked};
+pub use process::{
+    Child, JobError, JobId, Pool, PoolOptions, inherit, spawn, spawn_command, spawn_fresh,
+    spawn_unchecked,
+};
 pub use raw::Raw;
 pub use select::{Key, ReceiverSet, Select, Selected};
 pub use sys::peer::Peer;

@@ -63,7 +63,7 @@ pub enum ChildEnd {
 
 impl ChildEnd {
     /// Writes the text, with the process id where it is known.
-    pub(super) fn write(&self, f: &mut fmt::Formatter<'_>, pid: Option<u32>) -> fmt::Result {
+    pub(crate) fn write(&self, f: &mut fmt::Formatter<'_>, pid: Option<u32>) -> fmt::Result {
         f.write_str("child process ")?;
         if let Some(pid) = pid {
             write!(f, "{pid} ")?;

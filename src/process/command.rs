@@ -69,6 +69,16 @@ pub(super) fn start<A: Serialize>(
     command: Command,
     args: A,
 ) -> Result<Child<()>> {
+    let (process, streams) = start_process(settings, command, args)?;
+    Ok(Child::with_status(process, streams))
+}
+
+/// Starts a program, of which a handle is all that is asked for.
+pub(super) fn start_process<A: Serialize>(
+    settings: &Settings,
+    command: Command,
+    args: A,
+) -> Result<(Process, Option<Box<Streams>>)> {
     let mut child = execute(settings, command, args)?;
     let streams = Streams {
         stdin: child.stdin.take(),
@@ -79,10 +89,7 @@ pub(super) fn start<A: Serialize>(
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let pid = pid.ok_or_else(|| Error::io("look up the id of a child", Errno::SRCH))?;
     let process = Process::adopt(pid)?;
-    Ok(Child::with_status(
-        process,
-        piped.then(|| Box::new(streams)),
-    ))
+    Ok((process, piped.then(|| Box::new(streams))))
 }
 
 fn execute<A: Serialize>(

@@ -329,9 +329,11 @@ fn entry<A: DeserializeOwned>(boot: OwnedFd, main: u64, result: Option<OwnedFd>)
 }
 
 /// Starts a fresh copy that calls `main` with `args`.
-pub(super) fn start<A: Serialize + DeserializeOwned>(
+///
+/// `W` is `A`, or the same with references in it.
+pub(super) fn start<W: Serialize, A: DeserializeOwned>(
     settings: &Settings,
-    args: A,
+    args: W,
     result: Option<Descriptor>,
     main: Main<A>,
 ) -> Result<Process> {
@@ -365,7 +367,7 @@ pub(super) fn start<A: Serialize + DeserializeOwned>(
     // (`arguments_of_any_length_reach_a_fresh_child`). So this does not block.
     let (tell, boot) = channel::<Hello>()?;
     tell.send(hello)?;
-    let tell = Sender::<A>::try_from(OwnedFd::try_from(tell)?)?;
+    let tell = Sender::<W>::try_from(OwnedFd::try_from(tell)?)?;
     tell.send(args)?;
     drop(tell);
     execute(settings, boot.try_into()?)

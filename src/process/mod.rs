@@ -85,6 +85,7 @@ mod failure;
 mod fresh;
 mod handle;
 mod outcome;
+mod pool;
 mod run;
 mod settings;
 mod spawn;
@@ -100,4 +101,5 @@ pub use failure::Failure;
 #[doc(hidden)]
 pub use fresh::__init_tests;
 pub use fresh::{init, spawn_fresh};
+pub use pool::{JobError, JobId, Map, Pool, PoolOptions};
 pub use spawn::{spawn, spawn_unchecked};

@@ -160,15 +160,18 @@ where
 {
     let (result, results) = channel::<Delivery<R>>()?;
     let call = Call { args, f, result };
-    let (process, results) = fork_and_run(settings, threads, call, results, |call, ready| {
+    let results = Some(results);
+    let forked = fork_and_run(settings, threads, call, results, |call, ready| {
         let Call { args, f, result } = call;
         run::run(&result, ready.map(|()| || f(args)))
-    })
-    .map_err(|error| match error {
-        Error::Encode { reason, .. } => Error::encode::<A>(reason),
-        error => error,
-    })?;
-    Ok(Child::new(process, results))
+    });
+    match forked {
+        Ok((process, Some(results))) => Ok(Child::new(process, results)),
+        Ok((_, None)) => Err(Error::Disconnected), // it was `Some`
+        // What the caller knows is the type of its arguments.
+        Err(Error::Encode { reason, .. }) => Err(Error::encode::<A>(reason)),
+        Err(error) => Err(error),
+    }
 }
 
 /// Forks a child, which has `args`, runs `main` and ends with the exit status that this gives. `main` is told whether
@@ -180,9 +183,9 @@ pub(super) fn fork_and_run<A: Serialize, P: AsFd>(
     settings: &Settings,
     threads: Threads,
     args: A,
-    private: P,
+    private: Option<P>,
     main: fn(A, Result<()>) -> i32,
-) -> Result<(Process, P)> {
+) -> Result<(Process, Option<P>)> {
     if threads == Threads::One && !is_single_threaded()? {
         return Err(Error::MultiThreaded);
     }
@@ -195,7 +198,9 @@ pub(super) fn fork_and_run<A: Serialize, P: AsFd>(
         let operation = "take away from a child the ends that are numbered beyond 2^20";
         return Err(Error::io(operation, Errno::BADF));
     }
-    keep.insert(private.as_fd().as_raw_fd());
+    if let Some(private) = &private {
+        keep.insert(private.as_fd().as_raw_fd());
+    }
     // What the caller's `Serialize` has started counts as well.
     let alone = match threads {
         Threads::One if !is_single_threaded()? => return Err(Error::MultiThreaded),
@@ -234,7 +239,7 @@ pub(super) fn fork_and_run<A: Serialize, P: AsFd>(
         });
         abandoned.clear();
         drop((abandoned, stdout, dead));
-        registry::close(private);
+        private.into_iter().for_each(registry::close);
         let ready = ready
             .map_err(|errno| Error::io("replace the descriptors of its parent", errno))
             .and_then(|()| settings.apply(Some(parent)));

@@ -21,6 +21,7 @@ mod interoperation;
 mod json;
 mod limits;
 mod listener;
+mod pool;
 mod ported;
 mod process;
 mod raw;

@@ -448,7 +448,7 @@ fn spawn_refuses_in_a_process_with_threads() {
             assert_eq!(
                 error.to_string(),
                 "cannot fork: this process has more than one thread, which a fork would leave behind: use \
-                 `spawn_fresh`, or the unsafe `spawn_unchecked`"
+                 `spawn_fresh` (for a pool, `PoolOptions::fresh`), or the unsafe `spawn_unchecked`"
             );
             assert!(matches!(error, Error::MultiThreaded));
             // The arguments are gone.

@@ -1,0 +1,150 @@
+//! One worker, as its pool sees it.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::answer::Answer;
+use super::outcome::{JobError, JobId};
+use crate::channel::{Receiver, Sender};
+use crate::error::{ChildEnd, Error, Result};
+use crate::process::handle::Process;
+
+/// A job that a worker has, or that lies before it.
+#[derive(Debug)]
+pub(super) struct InHand {
+    pub(super) id: JobId,
+    /// For the one that it works on: when it has to be done.
+    pub(super) until: Option<Instant>,
+    pub(super) is_cancelled: bool,
+}
+
+/// Why a worker is killed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Doom {
+    TimedOut,
+    Cancelled,
+    /// Nothing that it says can be understood any more.
+    Broken(String),
+}
+
+/// A worker with its two channels.
+#[derive(Debug)]
+pub(super) struct Hand<J, R> {
+    pub(super) process: Process,
+    /// `None` once it shall take no more.
+    jobs: Option<Sender<J>>,
+    /// The other end, for what the worker leaves untaken. Only where jobs are sent ahead.
+    untaken: Option<Receiver<J>>,
+    pub(super) answers: Receiver<Answer<R>>,
+    /// Its jobs, the one that it works on first.
+    pub(super) jobs_in_hand: VecDeque<InHand>,
+    /// Whether it has started, and takes jobs.
+    pub(super) is_ready: bool,
+    /// How many jobs it has answered.
+    pub(super) answered: u64,
+    pub(super) doom: Option<Doom>,
+    /// Why it could not start, as it said itself.
+    pub(super) start_failure: Option<ChildEnd>,
+    /// Whether answers may still come.
+    pub(super) is_heard: bool,
+}
+
+impl<J, R> Hand<J, R> {
+    pub(super) fn new(
+        process: Process,
+        jobs: Sender<J>,
+        untaken: Option<Receiver<J>>,
+        answers: Receiver<Answer<R>>,
+        is_ready: bool,
+    ) -> Self {
+        Hand {
+            process,
+            jobs: Some(jobs),
+            untaken,
+            answers,
+            jobs_in_hand: VecDeque::new(),
+            is_ready,
+            answered: 0,
+            doom: None,
+            start_failure: None,
+            is_heard: true,
+        }
+    }
+
+    /// Whether it is one of those that do the work: neither leaving nor about to be killed.
+    pub(super) fn is_active(&self) -> bool {
+        self.jobs.is_some() && self.doom.is_none()
+    }
+
+    /// Has it end after its jobs.
+    pub(super) fn dismiss(&mut self) {
+        self.jobs = None;
+        self.untaken = None;
+    }
+
+    /// Has it killed. What it has said already still counts.
+    pub(super) fn kill(&mut self, doom: Doom) {
+        let _ = self.process.kill(); // an error means that it runs as another user: then it ends by itself, or never
+        self.doom.get_or_insert(doom);
+    }
+
+    /// Kills it if its job is cancelled or took too long by now.
+    pub(super) fn check(&mut self, now: Option<Instant>) {
+        let Some(first) = self.jobs_in_hand.front() else {
+            return;
+        };
+        let is_late = first
+            .until
+            .zip(now)
+            .is_some_and(|(until, now)| until <= now);
+        match (first.is_cancelled, is_late) {
+            (true, _) => self.kill(Doom::Cancelled),
+            (false, true) => self.kill(Doom::TimedOut),
+            (false, false) => {}
+        }
+    }
+}
+
+impl<J: Serialize, R> Hand<J, R> {
+    /// Gives it a job. `Full` and `Disconnected` mean that another worker should have it.
+    pub(super) fn give(&self, job: &J) -> Result<()> {
+        match &self.jobs {
+            Some(jobs) => jobs.by_ref().try_send(job),
+            None => Err(Error::Disconnected),
+        }
+    }
+}
+
+impl<J: DeserializeOwned, R> Hand<J, R> {
+    /// After its end: the jobs that it has not taken, and the ids of those that cannot be read again.
+    pub(super) fn untaken(&mut self) -> Vec<(JobId, Result<J, JobError>)> {
+        let Some(untaken) = self.untaken.take() else {
+            return Vec::new();
+        };
+        // With the last sender, so that what comes after the jobs is the end.
+        self.jobs = None;
+        let mut jobs = Vec::new();
+        loop {
+            match untaken.try_recv() {
+                Ok(job) => jobs.push(Ok(job)),
+                Err(Error::Empty | Error::Disconnected) => break,
+                Err(error @ Error::Io { .. }) => {
+                    jobs.push(Err(JobError::undelivered(&error)));
+                    break;
+                }
+                Err(error) => jobs.push(Err(JobError::undelivered(&error))),
+            }
+        }
+        let taken = self.jobs_in_hand.len().saturating_sub(jobs.len());
+        let ids = self.jobs_in_hand.drain(taken..);
+        ids.zip(jobs)
+            .map(|(hand, job)| match hand.is_cancelled {
+                true => (hand.id, Err(JobError::Cancelled)),
+                false => (hand.id, job),
+            })
+            .collect()
+    }
+}

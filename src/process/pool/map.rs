@@ -1,0 +1,147 @@
+//! The results of many jobs, in order.
+
+use std::collections::VecDeque;
+use std::fmt;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::Pool;
+use super::outcome::{JobError, JobId};
+use crate::error::Error;
+use crate::wait::Wait;
+
+/// The jobs that a [`Pool`] works through, each with its result, in order: [`Pool::map`].
+///
+/// If it is dropped before its end, jobs that were submitted are worked on, and their outcomes forgotten.
+#[must_use = "an iterator does nothing unless it is used"]
+pub struct Map<'p, I: Iterator, R>
+where
+    I::Item: Serialize + DeserializeOwned,
+    R: Serialize + DeserializeOwned,
+{
+    pool: &'p mut Pool<I::Item, R>,
+    jobs: std::iter::Fuse<I>,
+    /// Those that were submitted, and the one after them, which nobody could take.
+    window: VecDeque<Slot<I::Item, R>>,
+}
+
+struct Slot<J, R> {
+    job: J,
+    state: State<R>,
+}
+
+enum State<R> {
+    Waiting,
+    Submitted(JobId),
+    Done(Result<R, JobError>),
+}
+
+impl<'p, I: Iterator, R> Map<'p, I, R>
+where
+    I::Item: Serialize + DeserializeOwned,
+    R: Serialize + DeserializeOwned,
+{
+    pub(super) fn new(pool: &'p mut Pool<I::Item, R>, jobs: I) -> Self {
+        Map {
+            pool,
+            jobs: jobs.fuse(),
+            window: VecDeque::new(),
+        }
+    }
+
+    /// Submits jobs for as long as somebody takes them.
+    fn fill(&mut self) {
+        loop {
+            let is_waiting = |slot: &Slot<_, _>| matches!(slot.state, State::Waiting);
+            if !self.window.back().is_some_and(is_waiting) {
+                let options = &self.pool.crew.options;
+                if self.window.len() >= 4 * options.workers.saturating_mul(1 + options.ahead) {
+                    return;
+                }
+                let Some(job) = self.jobs.next() else {
+                    return;
+                };
+                let state = State::Waiting;
+                self.window.push_back(Slot { job, state });
+            }
+            let Some(slot) = self.window.back_mut() else {
+                return;
+            };
+            match self.pool.submit_within(&slot.job, Wait::Never) {
+                Ok(id) => slot.state = State::Submitted(id),
+                Err(Error::Full) => return,
+                Err(error) => slot.state = State::Done(Err(JobError::undelivered(&error))),
+            }
+        }
+    }
+}
+
+impl<I: Iterator, R> Iterator for Map<'_, I, R>
+where
+    I::Item: Serialize + DeserializeOwned,
+    R: Serialize + DeserializeOwned,
+{
+    type Item = (I::Item, Result<R, JobError>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            self.fill();
+            let first = self.window.front()?;
+            if let State::Done(_) = first.state {
+                let Slot { job, state } = self.window.pop_front()?;
+                if let State::Done(result) = state {
+                    return Some((job, result));
+                }
+                continue;
+            }
+            let is_waiting = |slot: &Slot<_, _>| matches!(slot.state, State::Waiting);
+            let has_more = self.window.back().is_some_and(is_waiting);
+            match self.pool.next_outcome(Wait::Forever, has_more) {
+                Ok(Some((id, result))) => match self.window.iter_mut().find(|slot| slot.is(id)) {
+                    Some(slot) => slot.state = State::Done(result),
+                    None => self.pool.aside.push_back((id, result)),
+                },
+                Ok(None) => {}
+                Err(error) => {
+                    if let Some(first) = self.window.front_mut() {
+                        let done = State::Done(Err(JobError::undelivered(&error)));
+                        if let State::Submitted(id) = std::mem::replace(&mut first.state, done) {
+                            self.pool.forgotten.insert(id);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl<J, R> Slot<J, R> {
+    fn is(&self, id: JobId) -> bool {
+        matches!(self.state, State::Submitted(own) if own == id)
+    }
+}
+
+impl<I: Iterator, R> Drop for Map<'_, I, R>
+where
+    I::Item: Serialize + DeserializeOwned,
+    R: Serialize + DeserializeOwned,
+{
+    fn drop(&mut self) {
+        let ids = self.window.iter().filter_map(|slot| match slot.state {
+            State::Submitted(id) => Some(id),
+            _ => None,
+        });
+        self.pool.forgotten.extend(ids);
+    }
+}
+
+impl<I: Iterator, R> fmt::Debug for Map<'_, I, R>
+where
+    I::Item: Serialize + DeserializeOwned,
+    R: Serialize + DeserializeOwned,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Map").finish_non_exhaustive()
+    }
+}

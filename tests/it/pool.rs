@@ -1,0 +1,757 @@
+//! `Pool`: every job has exactly one outcome, whatever its worker dies of.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::AsRawFd;
+use std::process::Command;
+use std::time::Duration;
+
+use nix::poll::PollFlags;
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::{Signal, kill, raise};
+use nix::unistd::{Pid, getpid};
+use serde::{Deserialize, Serialize};
+use wormhole::process::Failure;
+use wormhole::{
+    Blob, ChildEnd, Error, JobError, JobId, Pool, PoolOptions, Receiver, Sender, channel, select,
+};
+
+use crate::support::{
+    DEADLINE, DescriptorLimit, Random, becomes_ready, ends_within, forked, in_own_process, open_fds,
+};
+
+fn square(number: u64) -> u64 {
+    number * number
+}
+
+/// The children that this process has not reaped.
+fn children() -> Vec<String> {
+    let pid = getpid();
+    let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    text.split_whitespace().map(str::to_owned).collect()
+}
+
+#[test]
+fn results_come_in_order_from_map() {
+    in_own_process(|| {
+        let before = open_fds();
+        let mut pool = Pool::new(3, square).unwrap();
+        let results: Vec<_> = pool.map(0..500).collect();
+        let expected: Vec<_> = (0..500).map(|n| (n, Ok(n * n))).collect();
+        assert_eq!(results, expected);
+        // Lazily: an endless iterator will do, and what is left behind comes to nobody.
+        let mut taken = 0;
+        let firsts = pool.map((0..).inspect(|_| taken += 1)).take(10).count();
+        assert_eq!(firsts, 10);
+        assert!(taken <= 10 + 4 * 3, "{taken}");
+        assert!(matches!(pool.recv(), Err(Error::Disconnected)));
+        assert_eq!(pool.submit(3).unwrap(), pool.recv().unwrap().0);
+        assert!(pool.finish().unwrap().is_empty());
+        assert!(children().is_empty());
+        assert_eq!(open_fds(), before);
+    });
+}
+
+#[test]
+fn results_come_by_their_ids_from_recv() {
+    in_own_process(|| {
+        let mut pool = Pool::new(2, square).unwrap();
+        assert!(matches!(pool.recv(), Err(Error::Disconnected)));
+        let mut expected = BTreeMap::new();
+        for number in 0..100 {
+            expected.insert(pool.submit(number).unwrap(), number * number);
+        }
+        assert_eq!(pool.pending(), 100);
+        for _ in 0..50 {
+            let (id, result) = pool.recv().unwrap();
+            assert_eq!(expected.remove(&id), Some(result.unwrap()));
+        }
+        for (id, result) in pool.finish().unwrap() {
+            assert_eq!(expected.remove(&id), Some(result.unwrap()));
+        }
+        assert!(expected.is_empty());
+    });
+}
+
+#[test]
+fn the_try_and_timeout_forms_do_not_wait() {
+    in_own_process(|| {
+        let (go, wait) = channel::<()>().unwrap();
+        fn waits(wait: Receiver<()>) {
+            wait.recv().unwrap();
+        }
+        let mut pool = Pool::new(1, waits).unwrap();
+        let id = pool.submit(wait.clone()).unwrap();
+        assert!(matches!(pool.try_recv(), Err(Error::Empty)));
+        let short = Duration::from_millis(5);
+        assert!(matches!(
+            pool.recv_timeout(short),
+            Err(Error::TimedOut { .. })
+        ));
+        assert!(matches!(pool.try_submit(wait.clone()), Err(Error::Full)));
+        let late = pool.submit_timeout(wait.clone(), short);
+        assert!(matches!(late, Err(Error::TimedOut { .. })));
+        assert!(!becomes_ready(&pool, PollFlags::POLLIN, Duration::ZERO));
+        go.send(()).unwrap();
+        assert!(becomes_ready(&pool, PollFlags::POLLIN, DEADLINE));
+        select! {
+            ready(pool) => {},
+            default(DEADLINE) => panic!(),
+        }
+        assert_eq!(pool.try_recv().unwrap(), (id, Ok(())));
+        assert!(!becomes_ready(&pool, PollFlags::POLLIN, Duration::ZERO));
+        // Ready, too, while it keeps an outcome that came during a submit.
+        go.send(()).unwrap();
+        pool.submit(wait.clone()).unwrap();
+        let second = pool.submit(wait).unwrap();
+        assert!(becomes_ready(&pool, PollFlags::POLLIN, Duration::ZERO));
+        pool.try_recv().unwrap().1.unwrap();
+        assert!(!becomes_ready(&pool, PollFlags::POLLIN, Duration::ZERO));
+        go.send(()).unwrap();
+        assert_eq!(pool.recv().unwrap(), (second, Ok(())));
+    });
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+enum Deed {
+    Return(u64),
+    Panic,
+    Abort,
+    Overflow,
+    Exit(i32),
+    Signal(i32),
+    Hang,
+    /// Leaves behind a process that holds all that the worker has.
+    Orphan,
+    Long(usize),
+    Nan,
+}
+
+fn do_it(deed: Deed) -> (f64, String) {
+    #[allow(unconditional_recursion, reason = "this is the deed")]
+    fn overflow(n: u64) -> u64 {
+        std::hint::black_box(overflow(std::hint::black_box(n + 1))) + 1
+    }
+    setrlimit(Resource::RLIMIT_CORE, 0, 0).unwrap();
+    match deed {
+        Deed::Return(n) => (n as f64, String::new()),
+        Deed::Panic => panic!("in the job"),
+        Deed::Abort => std::process::abort(),
+        Deed::Overflow => (overflow(0) as f64, String::new()),
+        Deed::Exit(code) => std::process::exit(code),
+        Deed::Signal(signal) => {
+            raise(Signal::try_from(signal).unwrap()).unwrap();
+            (0., String::new())
+        }
+        Deed::Hang => loop {
+            nix::unistd::pause();
+        },
+        Deed::Orphan => {
+            let _orphan = forked(|| {
+                nix::unistd::alarm::set(60);
+                nix::unistd::pause();
+            });
+            std::process::exit(9)
+        }
+        Deed::Long(len) => (0., "x".repeat(len)),
+        Deed::Nan => (f64::NAN, String::new()),
+    }
+}
+
+fn check(deed: &Deed, outcome: &Result<(f64, String), JobError>) {
+    let end = match outcome {
+        Err(JobError::Died { end, .. }) => Some(end.clone()),
+        _ => None,
+    };
+    let killed = |signal| {
+        Some(ChildEnd::Killed {
+            signal,
+            core_dumped: false,
+        })
+    };
+    let is_right = match deed {
+        Deed::Return(n) => *outcome == Ok((*n as f64, String::new())),
+        Deed::Panic => {
+            matches!(outcome, Err(JobError::Panicked { message, place: Some(place), .. })
+            if message == "in the job" && place.contains("pool.rs:"))
+        }
+        Deed::Abort => end == killed(6),
+        // Rust's runtime says that it is one, where it runs: not before the `main` of a test harness.
+        Deed::Overflow => end == killed(6) || end == killed(11),
+        Deed::Exit(code) => end == Some(ChildEnd::Exited { code: *code }),
+        Deed::Signal(signal) => end == killed(*signal),
+        Deed::Hang => *outcome == Err(JobError::TimedOut),
+        Deed::Orphan => end == Some(ChildEnd::Exited { code: 9 }),
+        Deed::Long(len) => matches!(outcome, Ok((_, text)) if text.len() == *len),
+        Deed::Nan => matches!(outcome, Err(JobError::Undelivered { .. })),
+    };
+    assert!(is_right, "{deed:?}: {outcome:?}");
+}
+
+const DEEDS: [Deed; 12] = [
+    Deed::Return(7),
+    Deed::Panic,
+    Deed::Abort,
+    Deed::Overflow,
+    Deed::Exit(0),
+    Deed::Exit(5),
+    Deed::Signal(9),
+    Deed::Hang,
+    Deed::Orphan,
+    Deed::Long(300_000),
+    Deed::Long(3_000_000),
+    Deed::Nan,
+];
+
+fn every_kind_of_death(options: PoolOptions) {
+    let before = open_fds();
+    let mut pool = options.deadline(Duration::from_secs(2)).run(do_it).unwrap();
+    for (deed, outcome) in pool.map(DEEDS) {
+        check(&deed, &outcome);
+    }
+    for deed in DEEDS {
+        let id = pool.submit_ref(&deed).unwrap();
+        let (of, outcome) = pool.recv().unwrap();
+        assert_eq!(of, id);
+        check(&deed, &outcome);
+    }
+    assert!(matches!(pool.recv(), Err(Error::Disconnected)));
+    drop(pool);
+    assert!(children().is_empty());
+    assert_eq!(open_fds(), before);
+}
+
+#[test]
+fn every_kind_of_death_costs_one_job() {
+    in_own_process(|| every_kind_of_death(PoolOptions::new(2)));
+}
+
+#[test]
+fn every_kind_of_death_costs_one_job_of_those_that_were_sent_ahead() {
+    in_own_process(|| every_kind_of_death(PoolOptions::new(2).ahead(3)));
+}
+
+#[test]
+fn every_kind_of_death_costs_one_job_of_fresh_workers() {
+    in_own_process(|| every_kind_of_death(PoolOptions::new(2).fresh()));
+}
+
+#[test]
+fn a_fresh_pool_works_in_a_process_with_threads() {
+    let mut pool = PoolOptions::new(2).fresh().ahead(1).run(square).unwrap();
+    let results: Vec<_> = pool.map(0..50).map(|(_, result)| result.unwrap()).collect();
+    assert!(results.into_iter().eq((0..50).map(square)));
+    assert!(pool.finish().unwrap().is_empty());
+    // And where it is forked it says what to do.
+    let error = Pool::new(2, square).unwrap_err();
+    assert!(matches!(error, Error::MultiThreaded));
+    assert!(error.to_string().contains("PoolOptions::fresh"), "{error}");
+}
+
+/// What a worker is told: how much to add, and where it is counted that it has started.
+type Args = (u64, Sender<u32>);
+
+fn init((more, started): &Args) -> Result<(u64, Sender<u32>, u64), Failure> {
+    started.send(std::process::id())?;
+    Ok((*more, started.clone(), 0))
+}
+
+fn add(state: &mut (u64, Sender<u32>, u64), number: u64) -> (u64, u64) {
+    state.2 += 1;
+    (number + state.0, state.2)
+}
+
+#[test]
+fn a_worker_has_a_state_and_ends_after_so_many_jobs() {
+    in_own_process(|| {
+        for options in [
+            PoolOptions::new(1),
+            PoolOptions::new(1).fresh(),
+            PoolOptions::new(1).ahead(2),
+        ] {
+            let (start, started) = channel().unwrap();
+            let mut pool = options
+                .jobs_per_worker(3)
+                .start((10, start), init, add)
+                .unwrap();
+            let results: Vec<_> = pool.map(0..9).map(|(_, result)| result.unwrap()).collect();
+            let expected = (0..9).map(|n| (n + 10, n % 3 + 1));
+            assert!(results.into_iter().eq(expected));
+            drop(pool);
+            let workers: BTreeSet<_> = started.iter().map(Result::unwrap).collect();
+            assert!((3..=4).contains(&workers.len()), "{workers:?}");
+        }
+    });
+}
+
+#[test]
+fn workers_that_do_not_start_are_an_error_after_three() {
+    fn fails((how, started): &(u32, Sender<u32>)) -> Result<(), Failure> {
+        started.send(std::process::id()).unwrap();
+        match how {
+            0 => Err(Failure::new("no licence")),
+            1 => panic!("no idea"),
+            _ => std::process::exit(4),
+        }
+    }
+    in_own_process(|| {
+        for options in [
+            PoolOptions::new(1),
+            PoolOptions::new(2).ahead(1),
+            PoolOptions::new(2).fresh(),
+        ] {
+            for how in 0..3 {
+                let (start, started) = channel().unwrap();
+                let work: fn(&mut (), u64) -> u64 = |(), n| n;
+                let mut pool = options.clone().start((how, start), fails, work).unwrap();
+                let Err(Error::Child { end, .. }) = pool.submit(1) else {
+                    panic!()
+                };
+                let is_right = match (how, &end) {
+                    (0, ChildEnd::Undelivered { reason }) => reason == "no licence",
+                    (1, ChildEnd::Panicked { message }) => message == "no idea",
+                    (2, ChildEnd::Exited { code }) => *code == 4,
+                    _ => false,
+                };
+                assert!(is_right, "{end:?}");
+                assert!(matches!(pool.recv(), Err(Error::Disconnected)));
+                for (_, result) in pool.map([1, 2]) {
+                    assert!(
+                        matches!(result, Err(JobError::Undelivered { .. })),
+                        "{result:?}"
+                    );
+                }
+                drop(pool);
+                let starts = started.iter().count();
+                assert!((3..=5).contains(&starts), "{starts} starts");
+            }
+        }
+    });
+}
+
+#[test]
+fn jobs_and_results_hold_ends_descriptors_and_blobs() {
+    #[derive(Serialize, Deserialize)]
+    struct Job {
+        #[serde(with = "wormhole::fd")]
+        file: File,
+        reply: Sender<String>,
+        blob: Blob,
+    }
+    fn work(mut job: Job) -> (Blob, Receiver<u8>) {
+        let mut text = String::new();
+        job.file.read_to_string(&mut text).unwrap();
+        job.reply.send(text).unwrap();
+        let (tx, rx) = channel().unwrap();
+        tx.send(9).unwrap();
+        (job.blob, rx)
+    }
+    in_own_process(|| {
+        let before = open_fds();
+        let mut pool = Pool::new(1, work).unwrap();
+        for _ in 0..3 {
+            let (read, mut write) = crate::support::pipe();
+            std::io::Write::write_all(&mut write, b"through a pipe").unwrap();
+            drop(write);
+            let (reply, replies) = channel().unwrap();
+            let blob = Blob::from_bytes(b"bulk").unwrap();
+            pool.submit(Job {
+                file: read,
+                reply,
+                blob,
+            })
+            .unwrap();
+            assert_eq!(replies.recv().unwrap(), "through a pipe");
+            assert!(matches!(replies.recv(), Err(Error::Disconnected)), "moved");
+            let (_, result) = pool.recv().unwrap();
+            let (blob, rx) = result.unwrap();
+            assert_eq!((&*blob, rx.recv().unwrap()), (&b"bulk"[..], 9));
+        }
+        drop(pool);
+        assert_eq!(open_fds(), before);
+    });
+}
+
+#[test]
+fn a_job_that_cannot_be_sent_has_no_outcome_and_the_pool_goes_on() {
+    in_own_process(|| {
+        let mut pool = Pool::new(1, |job: BTreeMap<Option<u8>, u8>| job.len()).unwrap();
+        let error = pool.submit(BTreeMap::from([(None, 1)])).unwrap_err();
+        assert!(matches!(error, Error::Encode { .. }), "{error}");
+        assert!(matches!(pool.recv(), Err(Error::Disconnected)));
+        pool.submit(BTreeMap::new()).unwrap();
+        assert_eq!(pool.recv().unwrap().1, Ok(0));
+        // One that its worker cannot decode has one, and costs no worker.
+        let mut pool = Pool::new(1, |job: f64| job).unwrap();
+        let workers = pool.workers();
+        pool.submit(f64::NAN).unwrap();
+        let outcome = pool.recv().unwrap().1;
+        assert!(
+            matches!(&outcome, Err(JobError::Undelivered { reason }) if reason.contains("decode")),
+            "{outcome:?}"
+        );
+        pool.submit(1.5).unwrap();
+        assert_eq!(pool.recv().unwrap().1, Ok(1.5));
+        assert_eq!(pool.workers(), workers);
+    });
+}
+
+#[test]
+fn a_cancelled_job_costs_its_worker_and_nobody_else() {
+    in_own_process(|| {
+        for ahead in [0, 2] {
+            let mut pool = PoolOptions::new(1).ahead(ahead).run(do_it).unwrap();
+            let ids: Vec<_> = (0..=ahead)
+                .map(|_| pool.submit(Deed::Hang).unwrap())
+                .collect();
+            for id in &ids {
+                pool.cancel(*id).unwrap();
+                pool.cancel(*id).unwrap();
+            }
+            let mut cancelled = BTreeSet::new();
+            for _ in &ids {
+                let (id, outcome) = pool.recv().unwrap();
+                assert_eq!(outcome, Err(JobError::Cancelled));
+                cancelled.insert(id);
+            }
+            assert!(cancelled.into_iter().eq(ids.iter().copied()));
+            let id = pool.submit(Deed::Return(1)).unwrap();
+            assert_eq!(pool.recv().unwrap().0, id);
+            pool.cancel(id).unwrap(); // too late
+            assert!(matches!(pool.recv(), Err(Error::Disconnected)));
+        }
+    });
+}
+
+#[test]
+fn cancelling_races_with_the_result_and_one_of_them_wins() {
+    in_own_process(|| {
+        for options in [PoolOptions::new(2), PoolOptions::new(2).ahead(2)] {
+            let mut pool = options.run(square).unwrap();
+            let mut random = Random::new(7);
+            let mut waiting = BTreeSet::new();
+            let (mut results, mut cancelled) = (0, 0);
+            for round in 0..300 {
+                let id = pool.submit(round).unwrap();
+                waiting.insert(id);
+                for _ in 0..random.below(300) {
+                    std::hint::spin_loop();
+                }
+                if random.below(3) == 0 {
+                    pool.cancel(id).unwrap();
+                }
+                while let Ok((id, outcome)) = pool.try_recv() {
+                    assert!(waiting.remove(&id), "{id} twice");
+                    match outcome {
+                        Ok(_) => results += 1,
+                        Err(JobError::Cancelled) => cancelled += 1,
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+            }
+            for (id, _) in pool.finish().unwrap() {
+                assert!(waiting.remove(&id), "{id} twice");
+            }
+            assert!(waiting.is_empty(), "{waiting:?}");
+            assert!(results > 0 && cancelled > 0, "{results} {cancelled}");
+        }
+    });
+}
+
+#[test]
+fn workers_that_are_killed_at_any_moment_cost_one_job_each_at_most() {
+    in_own_process(|| {
+        for options in [PoolOptions::new(3), PoolOptions::new(3).ahead(2)] {
+            let mut pool = options.run(square).unwrap();
+            let mut random = Random::new(3);
+            let mut waiting = BTreeMap::new();
+            let (mut kills, mut died) = (0, 0);
+            let mut take =
+                |id: JobId, outcome: Result<u64, JobError>, waiting: &mut BTreeMap<JobId, u64>| {
+                    let number = waiting.remove(&id).expect("an outcome of its own");
+                    match outcome {
+                        Ok(result) => assert_eq!(result, number * number),
+                        Err(JobError::Died { .. }) => died += 1,
+                        Err(error) => panic!("{error}"),
+                    }
+                };
+            for number in 0..1000 {
+                waiting.insert(pool.submit(number).unwrap(), number);
+                if random.below(10) == 0 {
+                    let workers = pool.workers();
+                    let victim = i32::try_from(workers[random.below(workers.len())]).unwrap();
+                    // Not reaped as long as the pool has it in its list.
+                    kill(Pid::from_raw(victim), Signal::SIGKILL).unwrap();
+                    kills += 1;
+                }
+                while let Ok((id, outcome)) = pool.try_recv() {
+                    take(id, outcome, &mut waiting);
+                }
+            }
+            for (id, outcome) in pool.finish().unwrap() {
+                take(id, outcome, &mut waiting);
+            }
+            assert!(waiting.is_empty(), "{waiting:?}");
+            assert!(died <= kills, "{died} jobs of {kills} workers");
+            assert!(children().is_empty());
+        }
+    });
+}
+
+#[test]
+fn a_worker_that_is_stopped_past_its_deadline_is_killed() {
+    in_own_process(|| {
+        let mut pool = PoolOptions::new(1)
+            .deadline(Duration::from_millis(100))
+            .run(do_it)
+            .unwrap();
+        let [worker] = pool.workers()[..] else {
+            panic!()
+        };
+        pool.submit(Deed::Signal(Signal::SIGSTOP as i32)).unwrap();
+        assert_eq!(pool.recv().unwrap().1, Err(JobError::TimedOut));
+        assert_ne!(pool.workers(), [worker]);
+        // Busy workers do not keep the pool from looking at the time.
+        let mut pool = PoolOptions::new(2)
+            .deadline(Duration::from_millis(50))
+            .run(do_it)
+            .unwrap();
+        let hangs = pool.submit(Deed::Hang).unwrap();
+        loop {
+            pool.submit(Deed::Return(1)).unwrap();
+            let (id, outcome) = pool.recv().unwrap();
+            if id == hangs {
+                assert_eq!(outcome, Err(JobError::TimedOut));
+                break;
+            }
+            outcome.unwrap();
+        }
+    });
+}
+
+#[test]
+fn workers_end_with_a_parent_that_is_killed() {
+    in_own_process(|| {
+        // Subreaper, so that the workers can be waited for.
+        rustix::process::set_child_subreaper(rustix::process::Pid::from_raw(1)).unwrap();
+        for fresh in [false, true] {
+            let (tell, told) = channel::<Vec<u32>>().unwrap();
+            let parent =
+                wormhole::spawn((tell, fresh), |(tell, fresh): (Sender<Vec<u32>>, bool)| {
+                    let options = PoolOptions::new(3).end_with_parent();
+                    let options = if fresh { options.fresh() } else { options };
+                    let mut pool = options.run(do_it).unwrap();
+                    pool.submit(Deed::Hang).unwrap();
+                    tell.send(pool.workers()).unwrap();
+                    let _ = pool.recv();
+                })
+                .unwrap();
+            let workers = told.recv().unwrap();
+            parent.kill().unwrap();
+            assert!(parent.join().is_err());
+            for worker in workers {
+                let worker = Pid::from_raw(i32::try_from(worker).unwrap());
+                // It is this process's child now, unless it is gone and reaped.
+                if kill(worker, None).is_ok() {
+                    assert!(ends_within(DEADLINE, worker));
+                    let _ = nix::sys::wait::waitpid(worker, None);
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn without_room_for_another_worker_the_pool_says_so_and_goes_on_later() {
+    in_own_process(|| {
+        let before = open_fds();
+        let mut pool = Pool::new(1, do_it).unwrap();
+        pool.submit(Deed::Return(1)).unwrap();
+        pool.recv().unwrap().1.unwrap();
+        let limit = DescriptorLimit::new();
+        pool.submit(Deed::Exit(1)).unwrap();
+        // The outcome first, whatever becomes of the replacement.
+        assert!(matches!(pool.recv().unwrap().1, Err(JobError::Died { .. })));
+        limit.leave_room_for(0);
+        let filler = std::iter::from_fn(|| File::open("/dev/null").ok());
+        let filler: Vec<_> = filler.collect();
+        let error = pool.submit(Deed::Return(2)).unwrap_err();
+        assert!(matches!(error, Error::Io { .. }), "{error}");
+        drop((filler, limit));
+        pool.submit(Deed::Return(3)).unwrap();
+        assert_eq!(pool.recv().unwrap().1, Ok((3., String::new())));
+        drop(pool);
+        assert_eq!(open_fds(), before);
+    });
+}
+
+#[test]
+fn results_that_nobody_receives_are_kept_up_to_a_limit() {
+    in_own_process(|| {
+        let mut pool = PoolOptions::new(1).keep(10).run(square).unwrap();
+        let mut submitted = 0;
+        let error = loop {
+            match pool.submit(submitted) {
+                Ok(_) => submitted += 1,
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(error, Error::Full), "{error}");
+        assert!((10..=12).contains(&submitted), "{submitted}");
+        assert_eq!(pool.finish().unwrap().len() as u64, submitted);
+    });
+}
+
+#[test]
+fn a_forked_worker_has_only_its_own_descriptors() {
+    in_own_process(|| {
+        let (mut read, write) = crate::support::pipe();
+        let mut pool = Pool::new(2, do_it).unwrap();
+        drop(write);
+        let mut text = String::new();
+        read.read_to_string(&mut text).unwrap(); // at its end, although the workers were forked before
+        // Those that take the place of others later have none either.
+        let (mut read, write) = crate::support::pipe();
+        pool.submit(Deed::Exit(0)).unwrap();
+        pool.recv().unwrap().1.unwrap_err();
+        pool.submit(Deed::Return(0)).unwrap();
+        pool.submit(Deed::Return(0)).unwrap();
+        assert!(write.as_raw_fd() > 2);
+        drop(write);
+        read.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "");
+    });
+}
+
+/// A worker in a shell, which knows nothing of this crate: it answers nothing and ends.
+#[test]
+fn a_program_that_is_no_worker_is_an_error_after_three() {
+    in_own_process(|| {
+        let mut pool: Pool<u8, u8> = PoolOptions::new(1)
+            .command(|| Command::new("false"))
+            .unwrap();
+        let mut deaths = 0;
+        let error = loop {
+            match pool.submit(1) {
+                Ok(_) => {
+                    let outcome = pool.recv().unwrap().1;
+                    assert!(matches!(outcome, Err(JobError::Died { .. })), "{outcome:?}");
+                    deaths += 1;
+                }
+                Err(error) => break error,
+            }
+        };
+        assert!(deaths <= 3, "{deaths}");
+        let Error::Child { end, .. } = error else {
+            panic!("{error}")
+        };
+        assert_eq!(end, ChildEnd::Exited { code: 1 });
+        let missing: Result<Pool<u8, u8>, _> =
+            PoolOptions::new(1).command(|| Command::new("/does/not/exist"));
+        assert!(matches!(missing, Err(Error::Io { .. })));
+    });
+}
+
+const ROLE: &str = "TEST_POOL_WORKER";
+
+/// What this test binary does as a worker in another language would.
+#[test]
+fn program() {
+    if std::env::var_os(ROLE).is_none() {
+        return;
+    }
+    type Ends = (Receiver<i64>, Sender<serde_json::Value>);
+    let (jobs, answers): Ends = wormhole::inherit().unwrap();
+    for job in &jobs {
+        let answer = match job.unwrap() {
+            -1 => serde_json::json!({"Err": {"message": "negative", "place": "worker.py:7"}}),
+            -2 => serde_json::json!({"Ok": "a text"}),
+            -3 => std::process::exit(3),
+            -4 => serde_json::json!(["what?"]),
+            -5 => {
+                drop(answers);
+                jobs.recv().unwrap_err();
+                return;
+            }
+            n => serde_json::json!({"Ok": n * 2}),
+        };
+        answers.send(answer).unwrap();
+    }
+}
+
+#[test]
+fn workers_may_be_other_programs() {
+    in_own_process(|| {
+        let before = open_fds();
+        let worker = || {
+            let mut command = Command::new(std::env::current_exe().unwrap());
+            command
+                .args(["pool::program", "--exact", "--nocapture"])
+                .env(ROLE, "1");
+            command.stdout(std::process::Stdio::null());
+            command
+        };
+        let mut pool: Pool<i64, i64> = PoolOptions::new(2).command(worker).unwrap();
+        let jobs = [21, -1, -2, -3, -4, -5, 7, 1, 2, 3];
+        let results: Vec<_> = pool.map(jobs).map(|(_, result)| result).collect();
+        assert_eq!(results[0], Ok(42));
+        let Err(JobError::Panicked {
+            message,
+            place,
+            backtrace,
+        }) = &results[1]
+        else {
+            panic!()
+        };
+        assert_eq!(
+            (&**message, place.as_deref(), backtrace),
+            ("negative", Some("worker.py:7"), &None)
+        );
+        assert!(matches!(results[2], Err(JobError::Undelivered { .. })));
+        assert!(matches!(
+            results[3],
+            Err(JobError::Died {
+                end: ChildEnd::Exited { code: 3 },
+                ..
+            })
+        ));
+        assert!(matches!(results[4], Err(JobError::Undelivered { .. })));
+        assert!(
+            matches!(results[5], Err(JobError::Died { .. })),
+            "{:?}",
+            results[5]
+        );
+        assert_eq!(results[6..], [Ok(14), Ok(2), Ok(4), Ok(6)]);
+        pool.finish().unwrap();
+        assert!(children().is_empty());
+        assert_eq!(open_fds(), before);
+    });
+}
+
+#[test]
+fn two_hundred_and_fifty_six_workers() {
+    in_own_process(|| {
+        let before = open_fds();
+        let mut pool = Pool::new(256, square).unwrap();
+        let sum: u64 = pool.map(0..2000).map(|(_, result)| result.unwrap()).sum();
+        assert_eq!(sum, (0..2000).map(square).sum::<u64>());
+        assert_eq!(pool.workers().len(), 256);
+        drop(pool);
+        assert!(children().is_empty());
+        assert_eq!(open_fds(), before);
+    });
+}
+
+#[test]
+fn a_copy_of_a_pool_in_a_forked_process_leaves_the_workers_alone() {
+    in_own_process(|| {
+        let mut pool = Some(Pool::new(1, square).unwrap());
+        forked(|| drop(pool.take())).join();
+        let mut pool = pool.unwrap();
+        let workers = pool.workers();
+        pool.submit(5).unwrap();
+        assert_eq!(pool.recv().unwrap().1, Ok(25));
+        assert_eq!(pool.workers(), workers);
+    });
+}
