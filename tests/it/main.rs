@@ -10,6 +10,7 @@ mod api;
 mod arms;
 mod attacks;
 mod blob;
+mod builder;
 mod directions;
 mod ends;
 mod fields;
