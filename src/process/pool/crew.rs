@@ -50,6 +50,8 @@ pub(super) struct Crew<J, R> {
     last_id: u64,
     /// Where to look for a free worker next.
     turn: usize,
+    /// Which of them to listen to first.
+    ear: usize,
     looks: u32,
     /// Whether there are fewer workers than there should be.
     is_short: bool,
@@ -81,6 +83,7 @@ where
             outcomes: VecDeque::new(),
             last_id: 0,
             turn: 0,
+            ear: 0,
             looks: 0,
             is_short: true,
             retry: None,
@@ -321,9 +324,15 @@ where
         if busy > 2 || self.looks % LOOKS == 0 {
             return self.sleep(Wait::Never);
         }
-        for place in 0..self.places.len() {
+        // One outcome at a time, and the workers take turns: each look is a system call.
+        let count = self.places.len();
+        for place in (self.ear..count).chain(0..self.ear.min(count)) {
             if self.places.get(place).is_some_and(has_jobs) {
                 self.hear(place);
+                if !self.outcomes.is_empty() {
+                    self.ear = place + 1;
+                    break;
+                }
             }
         }
         Ok(())
