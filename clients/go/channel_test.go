@@ -124,17 +124,7 @@ func TestADeadlineEndsWaiting(t *testing.T) {
 }
 
 // asleep waits until a call of e waits.
-func asleep(e *end) {
-	for {
-		e.mu.Lock()
-		sleepers := e.waiters.Len()
-		e.mu.Unlock()
-		if sleepers > 0 {
-			return
-		}
-		runtime.Gosched()
-	}
-}
+func asleep(e *end) { queued(e, 1) }
 
 func TestCancellingWakesReceiversAndSenders(t *testing.T) {
 	noLeak(t)
@@ -172,7 +162,7 @@ func TestClosingWakesReceiversAndSenders(t *testing.T) {
 		other := must[*os.File](t)(tx.File()) // not the end of the channel
 		failed := make(chan error)
 		go func() {
-			_, err := rx.Recv(context.Background())
+			_, err := rx.Recv(within(t))
 			failed <- err
 		}()
 		if round%2 == 0 {
@@ -183,13 +173,13 @@ func TestClosingWakesReceiversAndSenders(t *testing.T) {
 		other.Close()
 		tx.Close()
 		expect(t, rx.Close(), ErrClosed)
-		expect(t, tx.Send(context.Background(), 1), os.ErrClosed)
+		expect(t, tx.Send(within(t), 1), os.ErrClosed)
 	}
 	tx, rx := pair[int](t, Options{Buffer: 4096})
 	for tx.TrySend(1) == nil {
 	}
 	failed := make(chan error)
-	go func() { failed <- tx.Send(context.Background(), 1) }()
+	go func() { failed <- tx.Send(within(t), 1) }()
 	asleep(tx.end)
 	check(t, tx.Close())
 	expect(t, <-failed, ErrClosed)

@@ -49,7 +49,7 @@ func failed(err error) *problem {
 }
 
 func (p *problem) in(part string) *problem {
-	p.path = clip(part) + p.path
+	p.path = part + p.path
 	return p
 }
 

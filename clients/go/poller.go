@@ -39,9 +39,7 @@ type sleep struct {
 	fd     int
 	events int16
 	waiter waiter
-	// It was in the queue before.
-	told  bool
-	retry time.Duration
+	retry  time.Duration
 }
 
 func newSleep(e *end, fd int, events int16) *sleep {
@@ -89,12 +87,7 @@ func (s *sleep) enqueue() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if s.waiter.place == nil {
-		if s.told {
-			s.waiter.place = e.waiters.PushFront(&s.waiter) // it was the first before
-		} else {
-			s.waiter.place = e.waiters.PushBack(&s.waiter)
-		}
-		s.told = true // once it is out of the queue again
+		s.waiter.place = e.waiters.PushBack(&s.waiter)
 		select {
 		case <-s.waiter.ready: // told just when its timer woke it
 		default:

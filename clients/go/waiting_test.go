@@ -5,6 +5,7 @@ package wormhole
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"reflect"
 	"runtime"
@@ -17,7 +18,10 @@ import (
 
 // queued waits until so many calls of e sleep.
 func queued(e *end, count int) {
-	for {
+	for started := time.Now(); ; {
+		if time.Since(started) > time.Minute {
+			panic("no call has gone to sleep")
+		}
 		e.mu.Lock()
 		waiters := e.waiters.Len()
 		e.mu.Unlock()
@@ -214,9 +218,9 @@ func TestClosingEndsAllCallsThatWait(t *testing.T) {
 	const each = 50
 	failed := make(chan error)
 	for i := 0; i < each; i++ {
-		go func() { failed <- tx.Send(context.Background(), 1) }()
-		go func() { _, err := idle.Recv(context.Background()); failed <- err }()
-		go func() { _, _, err := listener.Accept(context.Background()); failed <- err }()
+		go func() { failed <- tx.Send(within(t), 1) }()
+		go func() { _, err := idle.Recv(within(t)); failed <- err }()
+		go func() { _, _, err := listener.Accept(within(t)); failed <- err }()
 	}
 	queued(tx.end, each)
 	queued(idle.end, each)
@@ -234,6 +238,52 @@ func TestClosingEndsAllCallsThatWait(t *testing.T) {
 	expect(t, err, ErrDisconnected)
 	full.Close()
 	rx.Close()
+}
+
+// watched counts what the epoll of the poller watches.
+func watched(t *testing.T) int {
+	t.Helper()
+	text := must[[]byte](t)(os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", must[int](t)(poller.start()))))
+	return strings.Count(string(text), "tfd:")
+}
+
+func TestAnEndThatIsClosedIsNotWatchedAlthoughOthersHaveIt(t *testing.T) {
+	noLeak(t)
+	before := watched(t)
+	tx, rx := pair[int](t, Options{})
+	copied := must[*os.File](t)(rx.File()) // as another process has
+	ended := make(chan error)
+	go func() { _, err := rx.Recv(within(t)); ended <- err }()
+	asleep(rx.end)
+	if now := watched(t); now != before+1 {
+		t.Errorf("%d are watched, %d before", now, before)
+	}
+	rx.Close()
+	expect(t, <-ended, ErrClosed)
+	if now := watched(t); now != before {
+		t.Errorf("%d are watched, %d before", now, before)
+	}
+	copied.Close()
+	tx.Close()
+}
+
+func TestAnEndThatHasWaitedIsCollected(t *testing.T) {
+	noLeak(t)
+	func() {
+		tx, rx, err := Channel[int]()
+		check(t, err)
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Millisecond)
+		defer cancel()
+		_, err = rx.Recv(ctx)
+		expect(t, err, ErrTimedOut)
+		runtime.KeepAlive(tx)
+	}()
+	collect()
+	poller.mu.Lock()
+	defer poller.mu.Unlock()
+	if len(poller.ends) != 0 {
+		t.Errorf("the poller has %d ends", len(poller.ends))
+	}
 }
 
 func TestWithoutAPollerCallsLookForThemselves(t *testing.T) {
