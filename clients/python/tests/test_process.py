@@ -19,7 +19,11 @@ from .support import PACKAGE, Case, raw
 
 def program(code: str) -> Tuple[str, ...]:
     """A Python program that can import the package."""
-    return (sys.executable, "-c", "import wormhole_ipc as wormhole, os, sys\n" + textwrap.dedent(code))
+    return (
+        sys.executable,
+        "-c",
+        "import wormhole_ipc as wormhole, os, sys\n" + textwrap.dedent(code),
+    )
 
 
 ENVIRONMENT: Dict[str, str] = {**os.environ, "PYTHONPATH": str(PACKAGE)}

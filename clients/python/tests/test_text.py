@@ -7,7 +7,7 @@ import random
 import unittest
 from typing import Any
 
-from wormhole_ipc._fields import Mismatch
+from wormhole_ipc._errors import Mismatch
 from wormhole_ipc._text import MAX_DEPTH, is_too_deep, parse
 
 from .support import Case

@@ -76,7 +76,9 @@ class Blob(Closing):
     def from_bytes(cls, content: Union[bytes, bytearray, memoryview]) -> Blob:
         """Makes a blob with a copy of `content`, which is anything with the buffer protocol. Raises `Io` when this
         process is out of descriptors or memory, or its sandbox denies ``memfd_create``."""
-        return cls(_memfd.filled(content, "create a blob (memfd_create)", "fill a blob", _ALL_SEALS))
+        return cls(
+            _memfd.filled(content, "create a blob (memfd_create)", "fill a blob", _ALL_SEALS)
+        )
 
     @classmethod
     def __wormhole_fd__(cls, index: Any, arguments: Tuple[Any, ...], fds: Any) -> Blob:

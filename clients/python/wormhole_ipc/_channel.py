@@ -16,7 +16,6 @@ from typing import (
     TYPE_CHECKING,
     Any,
     Deque,
-    Dict,
     Generic,
     Iterator,
     List,
@@ -50,8 +49,8 @@ from ._errors import (
     UnexpectedFds,
 )
 from ._fd import Fd, HasFileno, number_of
-from ._fields import Outgoing, plan_of, write_unknown
-from ._message import DEFAULT_MAX_BLOB_LEN, NO_FDS, Incoming
+from ._fields import plan_of, write_unknown
+from ._message import DEFAULT_MAX_BLOB_LEN, NO_FDS, Incoming, Outgoing
 from ._packets import MAX_PACKET, MSG_CTRUNC, SEND_NOW, Sends, Socket
 from ._text import is_too_deep, parse, writer
 from ._wait import Closed
@@ -62,6 +61,8 @@ _slots = _packets.slots
 
 #: The longest text, in bytes, that an end sends or accepts unless its `max_message_len` is set.
 DEFAULT_MAX_MESSAGE_LEN = 64 << 20
+
+_NO_FILES: List[Any] = []  # never changed
 
 _HEADER = Struct("<Q")
 _pack, _unpack_from = _HEADER.pack, _HEADER.unpack_from
@@ -177,7 +178,9 @@ class Sender(_ChannelEnd, Generic[T]):
         deadline: Optional[float],
         waits: bool,
         move: bool,
-    ) -> None:
+        _keeps_if_full: bool = False,
+    ) -> List[Any]:
+        """Gives the socket files that the receiver of the message is to remove from now on."""
         outer, fields = _current.fds, Outgoing()
         _current.fds = fields
         try:
@@ -197,12 +200,19 @@ class Sender(_ChannelEnd, Generic[T]):
             if not fds and not beside and len(text) < MAX_PACKET and Sends.plainly:
                 try:  # the usual case, in short
                     end.send(_pack(len(text)) + text, SEND_NOW)
-                    return
+                    return _NO_FILES
                 except OSError:
                     pass  # once more, and to the end
             if beside:
                 fds = fds + [number_of(fd) for fd in beside]
             self._send_text(end, text, fds, deadline, waits)
+            if not fields.owners:
+                return _NO_FILES
+            return [owner._was_given() for owner in fields.owners if hasattr(owner, "_was_given")]
+        except Full:
+            if _keeps_if_full:
+                move = False  # it is tried again
+            raise
         finally:
             if move:
                 for owner in fields.owners:
@@ -338,6 +348,7 @@ class Receiver(_ChannelEnd, Generic[T]):
         self.max_blob_len = DEFAULT_MAX_BLOB_LEN
         self._kept: Deque[_Held] = deque()
         self._tries = 0
+        self._tried: Any = None
 
     @classmethod
     def _check(cls, candidate: Socket) -> None:
@@ -367,6 +378,10 @@ class Receiver(_ChannelEnd, Generic[T]):
     def try_recv(self) -> T:
         """Receives a message if one is waiting. Never blocks. Raises `Empty` as well."""
         return self._recv(None, False)
+
+    def _try_recv_with_fds(self) -> Tuple[T, List[Fd]]:
+        beside: List[Fd] = []
+        return self._recv(None, False, beside), beside
 
     def recv_timeout(self, timeout: float) -> T:
         """Receives the next message, waiting for at most so many seconds. Raises `TimedOut` as well."""
@@ -500,30 +515,34 @@ class Receiver(_ChannelEnd, Generic[T]):
         if self not in _kept_by:
             _kept_by[self] = self._kept
             weakref.finalize(self, _discard, self._kept)
-        for held in self._kept:
+        for held in list(self._kept):
             if len(held) == 2:
                 self._unpack(held)
+            elif isinstance(held[0], tuple):  # a slot without a packet
+                self._kept.remove(held)
 
     def _take_kept(self, held: _Held) -> None:
         """Takes up a message whose receive an exception of a signal's handler has ended."""
         while self._kept and not held:
-            first = self._kept[0]
-            if len(first) == 1 and isinstance(first[0], tuple):
-                first = []  # a slot without a packet
-            held[:] = first
+            held[:] = self._kept[0]
             del self._kept[0]
             if len(held) == 2:
                 self._unpack(held)
-            if not held:
+            elif isinstance(held[0], tuple):
+                del held[:]  # a slot without a packet
                 continue
-            self._tries += 1
             packet = held[0]
+            if isinstance(packet, Incoming):
+                packet.tries += 1
+                tries = packet.tries
+            else:
+                self._tries = tries = self._tries + 1 if packet is self._tried else 1
+                self._tried = packet
             if isinstance(packet, Incoming) and (packet.refused or not packet.restore()):
                 packet.discard()
                 del held[:]
-            elif self._tries > _MOST_TRIES:
+            elif tries > _MOST_TRIES:
                 _discard(deque([held[:]]))
-                self._tries = 0
                 del held[:]
 
     def _open_packet(self, packet: Incoming, held: _Held, beside: Optional[List[Fd]]) -> Any:
@@ -605,13 +624,21 @@ class Receiver(_ChannelEnd, Generic[T]):
 
 @overload
 def channel(
-    type: Type[T], *, max_message_len: int = ..., max_blob_len: int = ..., buffer: Optional[int] = ...
+    type: Type[T],
+    *,
+    max_message_len: int = ...,
+    max_blob_len: int = ...,
+    buffer: Optional[int] = ...,
 ) -> Tuple[Sender[T], Receiver[T]]: ...
 
 
 @overload
 def channel(
-    type: Any = ..., *, max_message_len: int = ..., max_blob_len: int = ..., buffer: Optional[int] = ...
+    type: Any = ...,
+    *,
+    max_message_len: int = ...,
+    max_blob_len: int = ...,
+    buffer: Optional[int] = ...,
 ) -> Tuple[Sender[Any], Receiver[Any]]: ...
 
 

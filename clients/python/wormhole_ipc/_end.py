@@ -75,7 +75,11 @@ class End(Closing):
         return ValueError(f"the {self._what} is closed")
 
     def _wait(
-        self, socket: Socket, events: int, deadline: Optional[float], attempt: Callable[[bool], bool]
+        self,
+        socket: Socket,
+        events: int,
+        deadline: Optional[float],
+        attempt: Callable[[bool], bool],
     ) -> bool:
         """False at the deadline. Raises `_wait.Closed` if this end is closed meanwhile."""
         return until_ready(

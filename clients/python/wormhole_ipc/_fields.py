@@ -273,7 +273,9 @@ def _dict(key: Any, item: Plan, name: str) -> Plan:
 # --------------------------------------------------------------------------- descriptors
 
 
-def _descriptor(name: str, check: Callable[[Any], Any], make: Callable[[Any, Incoming], Any]) -> Plan:
+def _descriptor(
+    name: str, check: Callable[[Any], Any], make: Callable[[Any, Incoming], Any]
+) -> Plan:
     def write(value: Any, fds: Outgoing) -> Any:
         check(value)
         return fds.add(value)

@@ -53,6 +53,7 @@ class Incoming:
         "owners",
         "blob_left",
         "refused",
+        "tries",
     )
 
     def __init__(
@@ -69,6 +70,7 @@ class Incoming:
         self.owners: List[Tuple[Optional[int], Any]] = []
         self.blob_left = DEFAULT_MAX_BLOB_LEN
         self.refused = False
+        self.tries = 0
 
     def take(self, index: Any, kind: Any, *arguments: Any) -> Any:
         """Lets a new object own the descriptor that stands as `index` in the text: ``kind(*arguments)``, where a
@@ -121,20 +123,22 @@ class Incoming:
         """After an attempt to read it that was interrupted: the descriptors come back from what took them. False if
         one has been lost."""
         whole = True
-        while self.owners:
-            index, owner = self.owners[-1]
-            if index is not None:
-                number = _number_of(owner)
-                if number >= 0:
-                    try:
-                        self.numbers[index] = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 3)
-                    except OSError:
-                        self.numbers[index] = None
-                        whole = False
-                elif self.numbers[index] is None:
+        for place, (index, owner) in enumerate(self.owners):
+            if index is None:
+                continue
+            number = _number_of(owner)
+            if number >= 0:
+                try:
+                    self.numbers[index] = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 3)
+                except OSError:
+                    self.numbers[index] = None
                     whole = False
+            elif self.numbers[index] is None:
+                whole = False
+            self.owners[place] = (None, owner)
+        while self.owners:
+            _close(self.owners[-1][1])
             del self.owners[-1]
-            _close(owner)
         return whole
 
     def discard(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Sequence, Type, TypeVar, Union, overload
 
 from . import _packets
 from ._channel import Receiver, Sender
-from ._errors import Disconnected, Empty, Io, NotAChannel, NotInherited
+from ._errors import Disconnected, Empty, Io, NotAChannel, NotInherited, excerpt
 from ._fields import plan_of
 from ._packets import Socket
 
@@ -110,7 +110,7 @@ def spawn(
     receiver: Receiver[Any] = Receiver._of(receiving, type)
     with receiver:
         with sender:
-            sender.send(value, move=True)
+            files = sender._send(value, (), None, True, True)
         number = receiver.fileno()
         higher = -1
         try:
@@ -121,8 +121,15 @@ def spawn(
             options["env"] = environment
             options["pass_fds"] = (*options.get("pass_fds", ()), number)
             return subprocess.Popen(command, **options)
-        except OSError as error:
-            raise Io("start a program") from error
+        except BaseException as error:
+            for file in files:
+                if file is not None:  # of a listener that nobody has any more
+                    file.given = False
+                    file.remove()
+            if not isinstance(error, OSError):
+                raise
+            program = command if isinstance(command, str) else next(iter(command), "")
+            raise Io(f"start the program `{excerpt(os.fsdecode(program))}`") from error
         finally:
             if higher >= 0:
                 os.close(higher)

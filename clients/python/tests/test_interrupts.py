@@ -1,0 +1,182 @@
+"""Signals' handlers that raise, aimed at every moment of a receive."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import sys
+import time
+import unittest
+from dataclasses import dataclass
+from typing import Any, Callable
+
+import wormhole_ipc as wormhole
+from wormhole_ipc import Fd, Sender
+
+from .support import Case, fork, open_fds
+
+
+class Interrupt(BaseException):
+    pass
+
+
+@dataclass
+class Parcel:
+    number: int
+    file: io.BufferedReader
+    reply: Sender[int]
+    other: Fd
+
+
+class Interrupts(Case):
+    def setUp(self) -> None:
+        super().setUp()
+        self.armed = False
+        for number in (signal.SIGALRM, signal.SIGUSR1):
+            self.addCleanup(signal.signal, number, signal.signal(number, self.interrupt))
+
+    def interrupt(self, *_: Any) -> None:
+        if self.armed:
+            self.armed = False
+            raise Interrupt
+
+    def aimed(self, call: Callable[[], Any], delay: float) -> Any:
+        """What the call gives, or None if it was interrupted."""
+        got = None
+        try:
+            self.armed = True
+            signal.setitimer(signal.ITIMER_REAL, delay)
+            got = call()
+            self.wait()
+        except Interrupt:
+            pass
+        return got
+
+    def wait(self) -> None:
+        while self.armed:
+            time.sleep(1e-4)
+
+    def check_lost(self, lost: int, interrupted: int) -> None:
+        self.assertGreater(interrupted, 20)
+        if sys.version_info >= (3, 11):
+            self.assertEqual(lost, 0)
+        else:  # between the end of the call and the assignment
+            self.assertLess(lost, interrupted / 4)
+
+    def test_no_message_is_lost(self) -> None:
+        tx, rx = wormhole.channel(int)
+        lost = interrupted = 0
+        with tx, rx:
+            for turn in range(800):
+                tx.send(turn)
+                got = self.aimed(rx.recv, 1e-6 + turn % 100 * 6e-7)
+                if got is None:
+                    interrupted += 1
+                    try:
+                        got = rx.try_recv()
+                    except wormhole.Empty:
+                        lost += 1
+                        continue
+                self.assertEqual(got, turn)
+        self.check_lost(lost, interrupted)
+
+    def test_no_descriptor_is_lost(self) -> None:
+        tx, rx = wormhole.channel(Parcel)
+        reply, answers = wormhole.channel(int)
+        lost = interrupted = 0
+        with tx, rx, reply, answers, open("/dev/null", "rb") as null:
+            for turn in range(600):
+                before = open_fds()
+                parcel: Any = Parcel(turn, null, reply, Fd(os.dup(0)))
+                tx.send_with_fds(parcel, [null])
+                parcel.other.close()
+                got = self.aimed(rx.recv_with_fds, 1e-6 + turn % 100 * 25e-7)
+                if got is None:
+                    interrupted += 1
+                    try:
+                        got = rx._try_recv_with_fds()
+                    except wormhole.Empty:
+                        lost += 1
+                        continue
+                parcel, beside = got
+                self.assertEqual((parcel.number, len(beside)), (turn, 1))
+                self.assertEqual(parcel.file.read(), b"")
+                parcel.reply.send(turn)
+                self.assertEqual(answers.recv(), turn)
+                for each in (parcel.file, parcel.reply, parcel.other, *beside):
+                    each.close()
+                self.assertEqual(open_fds(), before)
+        self.check_lost(lost, interrupted)
+
+    def test_a_message_that_arrives_with_the_signal_is_not_lost(self) -> None:
+        tx, rx = wormhole.channel(int)
+        go, turns = wormhole.channel(int)
+        parent = os.getpid()
+        child = fork()
+        if child == 0:
+            try:
+                signal.signal(signal.SIGALRM, signal.SIG_DFL)
+                signal.alarm(30)
+                go.close()
+                for turn in turns:
+                    tx.send(turn)
+                    os.kill(parent, signal.SIGUSR1)
+            finally:
+                os._exit(0)
+        lost = interrupted = 0
+        with tx, rx, go:
+            for turn in range(300):
+                got = None
+                try:
+                    self.armed = True
+                    go.send(turn)
+                    got = rx.recv()
+                    self.wait()
+                except Interrupt:
+                    pass
+                if got is None:
+                    interrupted += 1
+                    try:
+                        got = rx.recv_timeout(10 if sys.version_info >= (3, 11) else 0.1)
+                    except wormhole.TimedOut:
+                        lost += 1
+                        continue
+                self.assertEqual(got, turn)
+        os.waitpid(child, 0)
+        turns.close()
+        self.check_lost(lost, interrupted)
+
+    def test_what_was_kept_is_closed_with_its_receiver(self) -> None:
+        for leave in ("close", "forget"):
+            tx, rx = wormhole.channel(Parcel)
+            with tx, open("/dev/null", "rb") as null, Fd(os.dup(0)) as other:
+                for turn in range(100):
+                    tx.send(Parcel(turn, null, tx, other))
+                    got = self.aimed(rx.recv, 1e-6 + turn % 100 * 25e-7)
+                    if got is not None:
+                        for each in (got.file, got.reply, got.other):
+                            each.close()
+                    if rx._kept:
+                        break
+                self.assertTrue(rx._kept)
+                if leave == "close":
+                    rx.close()
+                del rx
+
+    def test_a_forked_process_does_not_have_what_was_kept(self) -> None:
+        tx, rx = wormhole.channel(int)
+        with tx, rx:
+            while not rx._kept:
+                tx.send(7)
+                self.aimed(rx.recv, 2e-5)
+            child = fork()
+            if child == 0:
+                os._exit(len(rx._kept))
+            self.assertEqual(os.waitpid(child, 0)[1], 0)
+            self.assertTrue(rx._kept)
+            self.assertEqual(rx.recv(), 7)
+
+
+if __name__ == "__main__":
+    unittest.main()
