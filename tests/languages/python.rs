@@ -325,6 +325,94 @@ back.send(2 ** 64)
     });
 }
 
+#[derive(Debug, PartialEq, Deserialize)]
+enum Outcome {
+    Ok(u64),
+    Err {
+        message: String,
+        place: Option<String>,
+        backtrace: Option<String>,
+    },
+}
+
+#[test]
+fn a_python_worker_gives_each_job_one_outcome() {
+    in_own_process(|| {
+        let Some(python) = program(
+            "
+def root(number: int) -> int:
+    return int(number ** 0.5) if number >= 0 else int('none')
+wormhole.work(root)
+",
+        ) else {
+            return;
+        };
+        let before = open_fds();
+        let (tx, jobs) = channel::<i64>().unwrap();
+        let (results, outcomes) = channel::<Outcome>().unwrap();
+        let mut child = spawn_command(python, (jobs, results)).unwrap();
+        for (job, root) in [(16, Some(4)), (-1, None), (81, Some(9))] {
+            tx.send(&job).unwrap();
+            match (outcomes.recv().unwrap(), root) {
+                (outcome, Some(root)) => assert_eq!(outcome, Outcome::Ok(root)),
+                (Outcome::Ok(root), None) => panic!("{root}"),
+                (
+                    Outcome::Err {
+                        message,
+                        place,
+                        backtrace,
+                    },
+                    None,
+                ) => {
+                    assert!(message.starts_with("ValueError: "), "{message}");
+                    let place = place.unwrap();
+                    assert_eq!(place.split(':').count(), 3, "{place}");
+                    assert!(backtrace.unwrap().contains("in root"));
+                }
+            }
+        }
+        drop(tx);
+        assert!(matches!(outcomes.recv(), Err(Error::Disconnected)));
+        assert!(child.wait().unwrap().success());
+        drop((outcomes, child));
+        assert_eq!(open_fds(), before);
+    });
+}
+
+#[test]
+fn rust_connects_to_a_listener_in_python() {
+    in_own_process(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("server");
+        let code = "
+path, ready = wormhole.inherit(Tuple[str, Sender[int]])
+with Listener.bind(path, str) as listener:
+    ready.send(os.getpid())
+    rx, peer = listener.accept()
+    ready.send(peer.pid)
+    for text in rx:
+        ready.send(len(text))
+";
+        let Some(python) = program(&format!("import os\n{code}")) else {
+            return;
+        };
+        let (ready, answers) = channel::<u64>().unwrap();
+        let name = path.display().to_string();
+        let mut child = spawn_command(python, (name, ready)).unwrap();
+        assert_eq!(answers.recv().unwrap(), u64::from(child.id()));
+        let tx = Sender::<String>::connect(&path).unwrap();
+        assert_eq!(answers.recv().unwrap(), u64::from(std::process::id()));
+        for length in [5, 1_000_000] {
+            tx.send("x".repeat(length)).unwrap();
+            assert_eq!(answers.recv().unwrap(), length as u64);
+        }
+        drop(tx);
+        assert!(matches!(answers.recv(), Err(Error::Disconnected)));
+        assert!(child.wait().unwrap().success());
+        assert!(!path.exists());
+    });
+}
+
 #[test]
 fn the_worker_of_the_readme_works() {
     let Some(command) = python() else { return };

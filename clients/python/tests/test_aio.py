@@ -114,7 +114,7 @@ class Aio(Case):
 
     def test_a_cancelled_send_has_sent_and_closed_nothing(self) -> None:
         async def main() -> None:
-            tx, rx = aio.channel(Any)
+            tx, rx = aio.channel()
             other, others = aio.channel(int)
             sent = 0
             with self.assertRaises(wormhole.Full):

@@ -9,6 +9,7 @@ import signal
 import socket
 import threading
 import unittest
+from functools import partial
 from typing import Any, Callable, List
 from unittest import mock
 
@@ -56,7 +57,9 @@ class Closing(Case):
                         with rx:
                             pass
 
-                    call = rx.recv if timeout is None else lambda rx=rx: rx.recv_timeout(3600)
+                    call: Any = rx.recv
+                    if timeout is not None:
+                        call = partial(rx.recv_timeout, timeout)
                     numbers: List[int] = []
                     close: Any = {
                         "close": rx.close,

@@ -150,9 +150,10 @@ class Interrupts(Case):
     def test_what_was_kept_is_closed_with_its_receiver(self) -> None:
         for leave in ("close", "forget"):
             tx, rx = wormhole.channel(Parcel)
-            with tx, open("/dev/null", "rb") as null, Fd(os.dup(0)) as other:
+            reply, _answers = wormhole.channel(int)
+            with tx, reply, open("/dev/null", "rb") as null, Fd(os.dup(0)) as other:
                 for turn in range(100):
-                    tx.send(Parcel(turn, null, tx, other))
+                    tx.send(Parcel(turn, null, reply, other))
                     got = self.aimed(rx.recv, 1e-6 + turn % 100 * 25e-7)
                     if got is not None:
                         for each in (got.file, got.reply, got.other):

@@ -1,0 +1,149 @@
+"""Listening at a name: the file, the clients, and the flags of others."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import stat
+import tempfile
+import threading
+import unittest
+from typing import Any
+
+import wormhole_ipc as wormhole
+from wormhole_ipc import Listener
+
+from .support import Case, fork, packet, raw_send
+
+
+class Listening(Case):
+    def setUp(self) -> None:
+        super().setUp()
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.path = f"{folder.name}/server"
+
+    def test_clients_are_accepted_and_known(self) -> None:
+        for name in (self.path, f"\0wormhole {self.path}"):
+            with Listener.bind(name, str) as listener:
+                self.assertRaises(wormhole.Empty, listener.try_accept)
+                self.assertRaises(wormhole.TimedOut, listener.accept_timeout, 0.01)
+                with wormhole.connect(name, str) as tx:
+                    tx.send("hello")
+                    rx, peer = listener.accept()
+                    with rx:
+                        self.assertEqual(peer, (os.getpid(), os.getuid(), os.getgid()))
+                        self.assertEqual(rx.recv(), "hello")
+                        self.assertRaises(BrokenPipeError, raw_send, rx, b"backwards")
+                with wormhole.connect(name, str) as tx:
+                    tx.send("again")
+                for rx, _ in listener:
+                    with rx:
+                        self.assertEqual(list(rx), ["again"])
+                    break
+            with self.assertRaises(wormhole.Address):
+                wormhole.connect(name, str)
+
+    def test_the_file_is_the_owners_alone_and_goes_with_the_listener(self) -> None:
+        with Listener.bind(self.path, int):
+            self.assertEqual(stat.S_IMODE(os.stat(self.path).st_mode), 0o600)
+        self.assertEqual(os.listdir(os.path.dirname(self.path)), [])
+        listener = Listener.bind(self.path, int)
+        del listener
+        self.assertFalse(os.path.exists(self.path))
+
+    def test_a_stale_file_is_replaced_and_a_live_one_is_not(self) -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as stale:
+            stale.bind(self.path)
+            with self.assertRaises(wormhole.Address) as caught:
+                Listener.bind(self.path, int)  # bound, if it does not listen yet
+            self.assertIn("in use", str(caught.exception.__cause__))
+        with Listener.bind(self.path, int) as first:
+            self.assertRaises(wormhole.Address, Listener.bind, self.path, int)
+            with wormhole.connect(self.path, int) as tx:
+                tx.send(1)
+            with first.accept()[0] as rx:
+                self.assertEqual(list(rx), [1])
+        with open(self.path, "w") as file:
+            file.write("important")
+        with self.assertRaises(wormhole.Address) as caught:
+            Listener.bind(self.path, int)
+        self.assertIsInstance(caught.exception.__cause__, FileExistsError)
+        with open(self.path) as file:
+            self.assertEqual(file.read(), "important")
+        self.assertEqual(os.listdir(os.path.dirname(self.path)), ["server"])
+
+    def test_a_held_lock_is_in_use(self) -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as stale:
+            stale.bind(self.path)
+        with open(self.path + ".wormhole-lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self.assertRaises(wormhole.Address, Listener.bind, self.path, int)
+        Listener.bind(self.path, int).close()
+
+    def test_a_forked_process_does_not_remove_the_file(self) -> None:
+        with Listener.bind(self.path, int) as listener:
+            child = fork()
+            if child == 0:
+                listener.close()
+                os._exit(0)
+            os.waitpid(child, 0)
+            self.assertTrue(os.path.exists(self.path))
+
+    def test_a_listener_that_is_given_away_keeps_its_file(self) -> None:
+        tx, rx = wormhole.channel(Listener[int])
+        with tx, rx:
+            tx.send(Listener.bind(self.path, int), move=True)
+            with rx.recv() as listener, wormhole.connect(self.path, int) as client:
+                client.send(5)
+                with listener.accept()[0] as clients:
+                    self.assertEqual(clients.recv(), 5)
+            self.assertTrue(os.path.exists(self.path))
+
+    def test_one_whose_giving_away_failed_does_not(self) -> None:
+        tx, rx = wormhole.channel(Listener[int])
+        rx.close()
+        with tx, self.assertRaises(wormhole.Disconnected):
+            tx.send(Listener.bind(self.path, int), move=True)
+        self.assertFalse(os.path.exists(self.path))
+        with self.assertRaisesRegex(wormhole.Io, "`/missing`"):
+            wormhole.spawn(["/missing"], Listener.bind(self.path, int))
+        self.assertFalse(os.path.exists(self.path))
+
+    def test_what_does_not_listen_is_refused(self) -> None:
+        tx, rx = wormhole.channel(Listener[int])
+        blocking = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        blocking.bind(self.path)
+        blocking.listen(1)
+        with tx, rx, blocking:
+            for number in (0, tx.fileno(), blocking.fileno()):
+                raw_send(tx, packet(b"0"), [number])
+                self.assertRaises(wormhole.Decode, rx.recv)
+            # As systemd hands it over.
+            with Listener(blocking.dup(), int) as listener:
+                self.assertRaises(wormhole.Empty, listener.try_accept)
+            self.assertRaises(wormhole.NotAChannel, Listener, os.dup(0), int)
+
+    def test_a_flag_that_another_process_clears_does_not_block(self) -> None:
+        with Listener.bind(self.path, int) as listener:
+            os.set_blocking(listener.fileno(), True)
+            self.assertRaises(wormhole.Empty, listener.try_accept)
+            os.set_blocking(listener.fileno(), True)
+            self.assertRaises(wormhole.TimedOut, listener.accept_timeout, 0.01)
+
+    def test_an_accept_that_waits_goes_on_with_the_client(self) -> None:
+        with Listener.bind(self.path, int) as listener:
+            accepted: Any = []
+            thread = threading.Thread(target=lambda: accepted.append(listener.accept()))
+            thread.start()
+            while not listener._waiters.wakers:
+                pass
+            with wormhole.connect(self.path, int):
+                thread.join(30)
+            ((rx, _),) = accepted
+            rx.close()
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,278 @@
+"""What is sent is checked like what is received, and what strangers send costs no more than it should."""
+
+from __future__ import annotations
+
+import enum
+import os
+import time
+import unittest
+from dataclasses import dataclass
+from typing import Any, Dict, List, Literal, NamedTuple, Optional, Sequence, Tuple
+from unittest import mock
+
+import wormhole_ipc as wormhole
+from wormhole_ipc import U8, U128, Blob, Fd, Receiver, Sender, _packets
+from wormhole_ipc._errors import excerpt
+from wormhole_ipc._text import is_too_deep
+
+from .support import Case, open_fds, packet, raw_recv, raw_send
+
+
+@dataclass
+class Job:
+    name: str
+    size: int
+
+
+class Point(NamedTuple):
+    x: int
+    y: int
+
+
+class Level(enum.IntEnum):
+    LOW = 1
+    HIGH = 2
+
+
+class Color(str, enum.Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class Mode(enum.IntFlag):
+    READ = 1
+    WRITE = 2
+
+
+class Sending(Case):
+    def test_what_is_not_of_the_type_is_not_sent(self) -> None:
+        reply, answers = wormhole.channel(int)
+        cases: List[Tuple[Any, List[Any]]] = [
+            (int, ["five", 1.5, True, None, [1]]),
+            (float, ["1", True, None, 10**400, float("nan")]),
+            (str, [5, b"x", None, ["x"]]),
+            (bool, [0, 1, "true", None]),
+            (None, [0, False, ""]),
+            (bytes, ["abc", [1, 2], 5, None]),
+            (List[int], ["abc", [1, "2"], [True], {1: 2}, (1, 2), None]),
+            (Sequence[int], ["abc", [1.5], {1}]),
+            (Tuple[int, str], [(1, 2), [1, "x"], "ab", (1,), None]),
+            (Tuple[int, ...], [[1], (1, "x"), 5]),
+            (Dict[str, int], [{"a": "b"}, {1: 1}, ["a"], "a", None]),
+            (Dict[int, str], [{"1": "x"}, {True: "x"}, {1: 1}]),
+            (Dict[U8, str], [{256: "x"}]),
+            (Optional[int], ["x", 1.5]),
+            (Literal["a", 1], ["b", True, 1.0]),
+            (Job, [Job(5, 1), Job("x", "y"), Job("x", True), {"name": "x", "size": 1}]),  # type: ignore[arg-type]
+            (Point, [(1, 2), Point("x", 1), [1, 2]]),  # type: ignore[arg-type]
+            (Level, [1, "LOW", Color.RED]),
+            (Color, ["red", Level.LOW]),
+            (Fd, ["x", 5]),
+            (Sender[int], [answers, Fd(os.dup(0)), 5]),
+            (Receiver[int], [reply, "x"]),
+            (Blob, [b"bytes", reply]),
+            (List[Job], [[Job("x", 1), Job(1, "x")]]),  # type: ignore[arg-type]
+        ]
+        with reply, answers:
+            for hint, values in cases:
+                tx, rx = wormhole.channel(hint)
+                with tx, rx:
+                    for value in values:
+                        with self.assertRaises(wormhole.Encode, msg=f"{hint} <- {value!r}"):
+                            tx.send(value)
+                        self.assertRaises(wormhole.Empty, rx.try_recv)
+            del cases, values, value
+
+    def test_an_error_names_the_place(self) -> None:
+        tx, rx = wormhole.channel(List[Job])
+        with tx, rx:
+            with self.assertRaisesRegex(wormhole.Encode, "Job.size: expected an integer, got 'y'"):
+                tx.send([Job("x", "y")])  # type: ignore[arg-type]
+
+    def test_enums_have_one_spelling(self) -> None:
+        for value, text in (
+            (Level.LOW, b"1"),
+            (Color.RED, b'"red"'),
+            (Mode.READ | Mode.WRITE, b"3"),
+        ):
+            for hint in (type(value), Any):
+                tx, rx = wormhole.channel(hint)
+                with tx, rx:
+                    tx.send(value)
+                    data, _ = raw_recv(rx)
+                    self.assertEqual(data[8:], text)
+                    raw_send(tx, data)
+                    got = rx.recv()
+                    self.assertEqual(got, value)
+                    if hint is not Any:
+                        self.assertIs(got.__class__, value.__class__)
+        tx, rx = wormhole.channel(Level)
+        with tx, rx:
+            for text in (b"3", b"true", b'"LOW"', b"1.0"):
+                raw_send(tx, packet(text))
+                self.assertRaises(wormhole.Decode, rx.recv)
+
+    def test_local_classes_work_or_say_what_to_do(self) -> None:
+        @dataclass
+        class Inner:
+            x: int
+
+        @dataclass
+        class Outer:
+            inner: Inner
+            more: Optional[Outer] = None
+
+        tx, rx = wormhole.channel(Outer)
+        with tx, rx:
+            message = Outer(Inner(1), Outer(Inner(2)))
+            tx.send(message)
+            self.assertEqual(rx.recv(), message)
+
+        def made() -> Any:
+            @dataclass
+            class Gone:
+                x: int
+
+            @dataclass
+            class Holder:
+                gone: Gone
+
+            return Holder
+
+        with self.assertRaisesRegex(TypeError, "Holder.*'Gone'.*module's level"):
+            wormhole.channel(made())
+
+    def test_send_falls_back_to_sendmsg_in_a_sandbox(self) -> None:
+        tx, rx = wormhole.channel(int)
+        calls: List[str] = []
+
+        class Denied(_packets.Socket):
+            def send(self, *_: Any) -> int:
+                calls.append("send")
+                raise PermissionError(1, "denied")
+
+        with rx, mock.patch.object(_packets.Sends, "plainly", True):
+            tx._socket = Denied(_packets.UNIX, _packets.KIND, 0, tx.detach())
+            for number in range(3):
+                tx.send(number)
+                self.assertEqual(rx.recv(), number)
+            self.assertEqual(calls, ["send", "send"])  # in short, and to the end
+        tx.close()
+
+
+class Strangers(Case):
+    def test_keys_of_one_hash_are_refused_and_wide_ones_are_not(self) -> None:
+        tx, rx = wormhole.channel(Dict[int, int])
+        wide, wide_rx = wormhole.channel(Dict[U128, int])
+        with tx, rx, wide, wide_rx:
+            step = 2**61 - 1
+            text = "{" + ",".join(f'"{n * step}":1' for n in range(40_000)) + "}"
+            tx.send({})
+            rx.recv()
+            raw_fd = os.memfd_create("test")
+            data = text.encode()
+            os.write(raw_fd, data)
+            raw_send(tx, len(data).to_bytes(8, "little"), [raw_fd])
+            os.close(raw_fd)
+            with self.assertRaisesRegex(wormhole.Decode, "one hash"):
+                rx.recv()
+            for message in ({2**127: 1, -(2**200): 2}, {n * step: n for n in range(60)}):
+                tx.send(message)
+                self.assertEqual(rx.recv(), message)
+            wide.send({2**128 - 1: 1})
+            self.assertEqual(wide_rx.recv(), {2**128 - 1: 1})
+
+    def test_depth_is_found_in_linear_time(self) -> None:
+        # What takes the square of its length, or the depth times it, takes minutes here.
+        start = time.process_time()
+        for text in (
+            b"[" * 127 + b"]" * 127,
+            b"[" * 126 + b"[]" * 3 + b"]" * 126,
+            b'{"a":' * 100 + b"[]" + b"}" * 100,
+        ):
+            many = b"[" + b",".join([text[: len(text)]] * 4000) + b"]"
+            self.assertEqual(is_too_deep(many), text.count(b"[") > 120)
+        self.assertTrue(is_too_deep(b"[" * 2_000_000))
+        self.assertTrue(is_too_deep(b"[" * 2_000_000 + b"]" * 2_000_000))
+        self.assertTrue(is_too_deep(b"]" * 200 + b"[" * 200))
+        self.assertFalse(is_too_deep(b"[" + b"[]," * 500_000 + b"[]]"))
+        self.assertFalse(is_too_deep(b"[" * 127 + b"]" * 127))
+        self.assertTrue(is_too_deep(b"[" * 128 + b"]" * 128))
+        self.assertLess(time.process_time() - start, 60)
+
+    def test_blobs_are_counted_over_a_message_before_they_are_mapped(self) -> None:
+        tx, rx = wormhole.channel(List[Blob], max_blob_len=3000)
+        with tx, rx:
+            small, large = Blob.from_bytes(b"x" * 1000), Blob.from_bytes(b"y" * 1001)
+            with small, large:
+                tx.send([small, small, small])
+                for blob in rx.recv():
+                    blob.close()
+                tx.send([small, small, large])
+                with mock.patch("mmap.mmap") as mapped:
+                    mapped.return_value = b""
+                    with self.assertRaisesRegex(wormhole.Decode, "1001 bytes where 1000 are left"):
+                        rx.recv()
+                    self.assertEqual(mapped.call_count, 2)
+        self.assertEqual(wormhole.DEFAULT_MAX_BLOB_LEN, 2**30)
+
+    def test_a_huge_and_empty_blob_is_refused_by_default(self) -> None:
+        import fcntl
+
+        tx, rx = wormhole.channel(Blob)
+        memfd = os.memfd_create("huge", os.MFD_ALLOW_SEALING)
+        os.ftruncate(memfd, 1 << 40)
+        fcntl.fcntl(memfd, fcntl.F_ADD_SEALS, 15)
+        with tx, rx:
+            raw_send(tx, packet(b"0"), [memfd])
+            os.close(memfd)
+            with self.assertRaisesRegex(wormhole.Decode, "max_blob_len"):
+                rx.recv()
+            with Blob.from_bytes(b"x") as blob:
+                tx.send(blob)
+                rx.recv().close()
+
+    def test_an_end_of_the_wrong_direction_is_refused(self) -> None:
+        import socket
+
+        tx, rx = wormhole.channel(int)
+        carrier, carried = wormhole.channel(Receiver[int])
+        with tx, rx, carrier, carried:
+            with self.assertRaisesRegex(wormhole.NotAChannel, "a sending end"):
+                Receiver(os.dup(tx.fileno()), int)
+            before = open_fds()
+            raw_send(carrier, packet(b"0"), [tx.fileno()])
+            with self.assertRaisesRegex(wormhole.Decode, "a sending end"):
+                carried.recv()
+            self.assertEqual(open_fds(), before)
+            with Sender(os.dup(rx.fileno()), int) as wrong:
+                with self.assertRaisesRegex(wormhole.NotAChannel, "a receiving end"):
+                    wrong.send(1)
+            # It works as before, and so does it without a peer, and a pair that goes both ways.
+            Receiver(os.dup(rx.fileno()), int).close()
+            tx.send(1)
+            tx.close()
+            with Receiver(os.dup(rx.fileno()), int) as again:
+                self.assertEqual(list(again), [1])
+        a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        for one, other in ((a.dup(), b.dup()), (b, a)):
+            with Sender(one, int) as tx, Receiver(other, int) as rx:
+                tx.send(2)
+                self.assertEqual(rx.recv(), 2)
+
+    def test_what_cannot_be_seen_is_escaped_in_errors(self) -> None:
+        hidden = "\u202e\u2066\u200b\u2028\u034f\u3164\ufe0f\x1b[31m\ufeff\u115f"
+        shown = excerpt(hidden)
+        self.assertTrue(shown.isascii(), shown)
+        tx, rx = wormhole.channel(Color)
+        with tx, rx:
+            raw_send(tx, packet(f'"a{hidden[:4]}{hidden[4:7]}"'.encode()))
+            with self.assertRaises(wormhole.Decode) as caught:
+                rx.recv()
+            for error in (caught.exception, caught.exception.__cause__):
+                self.assertFalse(set(hidden[:7]) & set(str(error)), error)
+            self.assertEqual(excerpt("naïve \u05d0 日本"), "naïve \u05d0 日本")
+
+
+if __name__ == "__main__":
+    unittest.main()
