@@ -161,6 +161,7 @@
 //! No Windows, no macOS, no second encoding, no broker, no threads of its own, no files but the sockets of
 //! listeners, no environment but `WORMHOLE_FD`.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -176,6 +177,8 @@
     )
 )]
 
+#[cfg(feature = "async-io")]
+pub mod async_io;
 mod blob;
 mod channel;
 mod error;
@@ -186,8 +189,12 @@ mod message;
 mod options;
 pub mod process;
 mod raw;
+#[cfg(any(feature = "async-io", feature = "tokio"))]
+mod runtime;
 mod select;
 mod sys;
+#[cfg(feature = "tokio")]
+pub mod tokio;
 mod wait;
 
 pub use blob::{Blob, BlobWriter};

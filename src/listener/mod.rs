@@ -189,6 +189,11 @@ impl<T> Listener<T> {
         Ok(Self::of(None, Endpoint::new(socket, Limits::DEFAULT)))
     }
 
+    #[cfg(any(feature = "tokio", feature = "async-io"))]
+    pub(crate) fn socket(&self) -> &Arc<Socket> {
+        self.end.socket()
+    }
+
     /// Gives up the socket, and leaves its file.
     fn into_endpoint(self) -> Endpoint {
         self.given.store(true, Ordering::Relaxed);

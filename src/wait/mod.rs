@@ -152,6 +152,14 @@ impl Pause {
         }
     }
 
+    /// How long a sender sleeps at most, each time. Without end.
+    #[cfg(any(feature = "tokio", feature = "async-io"))]
+    pub(crate) fn retries() -> impl Iterator<Item = Duration> {
+        std::iter::successors(Some(Self::FIRST_RETRY), |&retry| {
+            Some((retry * 2).min(Self::LAST_RETRY))
+        })
+    }
+
     /// Sleeps until there is an event, or a hang-up, or it is time to try again; with `Wait::Never` it only
     /// looks for events. Says `TimedOut` if the deadline has passed already.
     ///

@@ -75,6 +75,7 @@ const FLOORS: &[&[&str]] = &[
     &["channel", "fd", "blob", "raw"],
     &["listener", "select"],
     &["process"],
+    &["runtime", "tokio", "async_io"],
     &["lib"],
 ];
 

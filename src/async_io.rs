@@ -1,0 +1,113 @@
+//! Ends for tasks of smol, and of every other executor: the event loop is that of [async-io](::async_io).
+//!
+//! An end of a channel becomes one that is awaited: [`Receiver::new`] and [`Sender::new`] take it, `into_inner` gives
+//! it back. The other end is whatever the other process likes: it blocks, runs in another event loop, or is written in
+//! another language.
+//!
+//! ```
+//! use wormhole::{Error, channel};
+//!
+//! async_io::block_on(async {
+//!     let (tx, rx) = channel::<String>()?;
+//!     let (tx, rx) = (wormhole::async_io::Sender::new(tx)?, wormhole::async_io::Receiver::new(rx)?);
+//!     tx.send("hello".to_owned()).await?;
+//!     assert_eq!(rx.recv().await?, "hello");
+//!     drop(tx);
+//!     assert!(matches!(rx.recv().await, Err(Error::Disconnected)));
+//!     Ok::<(), Error>(())
+//! })?;
+//! # Ok::<(), Error>(())
+//! ```
+//!
+//! # Dropping a future loses nothing
+//!
+//! **Every method here is cancel safe.** A message is one packet, which one system call sends or receives, and nothing is
+//! awaited between that call and its result. So a receive that loses a race has taken no message, and a send has sent
+//! either nothing or, if it is done, everything. There are no forms with a timeout, as a race of any of them against a
+//! [`Timer`](::async_io::Timer) is safe.
+//!
+//! # What they need
+//!
+//! Any executor. async-io has a thread of its own, `async-io`, which waits for the descriptors of the whole process
+//! while no call of [`block_on`](::async_io::block_on) does.
+//!
+//! The socket stays blocking for the other processes that share it; `O_NONBLOCK` is never set. Clones share one
+//! registration. One message in 128 lets other tasks run first, even if there is no need to wait for it.
+//!
+//! [`spawn`](crate::spawn) forks, which it refuses to do where there are other threads, that of async-io included.
+//! [`spawn_command`](crate::spawn_command) works from everywhere, and waits for the program to be loaded.
+
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use ::async_io::{Async, Timer};
+
+use crate::runtime::{Interest, Reactor, Source, runtime_types};
+
+/// A descriptor that is registered with async-io, which asks it for one direction only while somebody waits.
+#[derive(Debug)]
+struct Registration(Async<Source>);
+
+impl Reactor for Registration {
+    fn register(source: Source, _: Interest) -> io::Result<Self> {
+        Ok(Registration(Async::new_nonblocking(source)?)) // that is, without setting O_NONBLOCK
+    }
+
+    async fn read_with<T>(&self, mut attempt: impl FnMut() -> Option<T>) -> io::Result<T> {
+        poll_fn(Self::poll_budget).await;
+        loop {
+            if let Some(result) = attempt() {
+                return Ok(result);
+            }
+            self.0.readable().await?;
+        }
+    }
+
+    async fn write_with<T>(
+        &self,
+        time: Duration,
+        mut attempt: impl FnMut() -> Option<T>,
+    ) -> io::Result<Option<T>> {
+        let mut timer = Timer::after(time);
+        loop {
+            let mut writable = pin!(self.0.writable());
+            let is_writable = poll_fn(|context| match writable.as_mut().poll(context) {
+                Poll::Ready(writable) => Poll::Ready(writable.map(|()| true)),
+                Poll::Pending => Pin::new(&mut timer).poll(context).map(|_| Ok(false)),
+            });
+            if !is_writable.await? {
+                return Ok(None);
+            }
+            if let Some(result) = attempt() {
+                return Ok(Some(result));
+            }
+        }
+    }
+
+    fn poll_budget(context: &mut Context<'_>) -> Poll<()> {
+        const MESSAGES: u32 = 128;
+        thread_local! {
+            static LEFT: Cell<u32> = const { Cell::new(MESSAGES) };
+        }
+        let left = LEFT.get();
+        if left > 0 {
+            LEFT.set(left - 1);
+            return Poll::Ready(());
+        }
+        LEFT.set(MESSAGES);
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+runtime_types! {
+    Registration,
+    "use wormhole::async_io::{Child, Listener, Receiver, ReceiverSet, Sender};
+# fn main() -> Result<(), Box<dyn std::error::Error>> {
+# async_io::block_on(async {",
+    "# Ok(()) }) }"
+}

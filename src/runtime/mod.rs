@@ -1,0 +1,244 @@
+//! What the async ends of all event loops have in common: one attempt, and a wait until another is worth it.
+//!
+//! A message is one packet, and one attempt is one system call that never blocks. Nothing is awaited between an attempt
+//! and its result, so a future that is dropped has either given its result or taken nothing.
+
+mod types;
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use rustix::event::{Timespec, epoll};
+use rustix::io::Errno;
+use serde::Serialize;
+
+use crate::channel;
+use crate::error::{Error, Result};
+use crate::message::outbound::Outbound;
+use crate::sys::registry::Registered;
+use crate::sys::socket::Socket;
+use crate::wait::{Pause, Wait};
+
+pub(crate) use types::runtime_types;
+
+/// The registration of one descriptor with an event loop.
+// KERNEL: a descriptor is registered for one direction only. A sending socket polls as readable and RDHUP all the time,
+// as its other direction is shut, and event loops take that for the end.
+pub(crate) trait Reactor: Sized {
+    /// Registers a descriptor as it is: it stays blocking.
+    fn register(source: Source, interest: Interest) -> io::Result<Self>;
+
+    /// Makes attempts, one each time that the descriptor has become readable, until one has a result.
+    fn read_with<T>(
+        &self,
+        attempt: impl FnMut() -> Option<T>,
+    ) -> impl Future<Output = io::Result<T>>;
+
+    /// Makes attempts, one each time that the descriptor has become writable, until one has a result or that much
+    /// time has passed.
+    fn write_with<T>(
+        &self,
+        time: Duration,
+        attempt: impl FnMut() -> Option<T>,
+    ) -> impl Future<Output = io::Result<Option<T>>>;
+
+    /// Says now and then that the task is to let others run, if it goes on without ever waiting.
+    fn poll_budget(context: &mut Context<'_>) -> Poll<()>;
+}
+
+/// What a descriptor is to become.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Interest {
+    Readable,
+    Writable,
+}
+
+/// A descriptor for an event loop, which stays open and keeps its number for as long as it is registered.
+///
+/// It is the socket itself and not the end that holds it: an end that is lent to a spawned process goes on with another
+/// socket.
+#[derive(Clone)]
+pub(crate) struct Source(Arc<dyn AsFd + Send + Sync>);
+
+impl Source {
+    pub(crate) fn of_socket(socket: &Arc<Socket>) -> Self {
+        Source(Arc::<Socket>::clone(socket))
+    }
+
+    /// A duplicate. Children that are forked do not get it.
+    pub(crate) fn duplicate(fd: BorrowedFd<'_>) -> io::Result<Self> {
+        let duplicate = fd.try_clone_to_owned()?;
+        Ok(Source(Arc::new(Registered::new(duplicate))))
+    }
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Source").field(&self.as_raw_fd()).finish()
+    }
+}
+
+impl AsFd for Source {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl AsRawFd for Source {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
+    }
+}
+
+/// Registers a descriptor, or else a duplicate of it.
+fn register<R: Reactor>(source: Source, interest: Interest) -> Result<R> {
+    let registered = R::register(source.clone(), interest).or_else(|error| match error.kind() {
+        // KERNEL: epoll knows a descriptor once (EEXIST): another clone of the end is registered by itself.
+        io::ErrorKind::AlreadyExists => R::register(Source::duplicate(source.as_fd())?, interest),
+        _ => Err(error),
+    });
+    registered.map_err(|error| Error::io("register a descriptor with the event loop", error))
+}
+
+/// The error of a wait that the event loop has ended.
+fn cannot_wait(error: io::Error) -> Error {
+    Error::io("wait in the event loop", error)
+}
+
+/// What a stream gives, which ends where its channel does.
+pub(crate) fn unless_disconnected<T>(received: Result<T>) -> Option<Result<T>> {
+    match received {
+        Err(Error::Disconnected) => None,
+        received => Some(received),
+    }
+}
+
+/// A descriptor that becomes readable, and what is done then.
+#[derive(Debug)]
+pub(crate) struct Readable<R>(R);
+
+impl<R: Reactor> Readable<R> {
+    pub(crate) fn of_socket(socket: &Arc<Socket>) -> Result<Self> {
+        let source = Source::of_socket(socket);
+        Ok(Readable(register(source, Interest::Readable)?))
+    }
+
+    /// Registers a duplicate.
+    pub(crate) fn of_fd(fd: BorrowedFd<'_>) -> Result<Self> {
+        let duplicate = Source::duplicate(fd);
+        let source = duplicate.map_err(|error| Error::io("duplicate a descriptor", error))?;
+        Ok(Readable(register(source, Interest::Readable)?))
+    }
+
+    /// Makes attempts until one is not `Empty`.
+    pub(crate) async fn receive<T>(&self, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+        let attempt = || match attempt() {
+            Err(Error::Empty) => None,
+            received => Some(received),
+        };
+        self.0.read_with(attempt).await.map_err(cannot_wait)?
+    }
+}
+
+/// A socket that becomes writable, or whose peer leaves.
+#[derive(Debug)]
+pub(crate) struct Writable<R> {
+    room: R,
+    /// Made when it is first asked for.
+    hangup: OnceLock<Hangup<R>>,
+}
+
+impl<R: Reactor> Writable<R> {
+    pub(crate) fn of_socket(socket: &Arc<Socket>) -> Result<Self> {
+        let room = register(Source::of_socket(socket), Interest::Writable)?;
+        let hangup = OnceLock::new();
+        Ok(Writable { room, hangup })
+    }
+
+    pub(crate) async fn send<T: Serialize>(
+        &self,
+        sender: &channel::Sender<T>,
+        message: T,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<()> {
+        std::future::poll_fn(R::poll_budget).await;
+        let end = sender.endpoint();
+        let mut outbound = Outbound::encode(&message, end.limits.message_len)?;
+        let mut attempt = || match outbound.send(end.socket(), fds, Wait::Never) {
+            Err(Error::Full) => None,
+            sent => Some(sent),
+        };
+        let mut sent = attempt();
+        // The kernel wakes a sender late: it looks for itself as well, as a blocking one does.
+        let mut retries = Pause::retries();
+        let sent = loop {
+            if let Some(sent) = sent {
+                break sent;
+            }
+            let time = retries.next().unwrap_or_default();
+            let waited = self.room.write_with(time, &mut attempt).await;
+            sent = match waited.map_err(cannot_wait)? {
+                None => attempt(),
+                sent => sent,
+            };
+        };
+        sent?;
+        outbound.note_given();
+        Ok(())
+    }
+
+    /// Waits until every copy of the peer is gone.
+    pub(crate) async fn closed(&self, socket: &Socket) -> Result<()> {
+        let hangup = match self.hangup.get() {
+            Some(hangup) => hangup,
+            None => {
+                let new = Hangup::of(socket)?;
+                self.hangup.get_or_init(|| new)
+            }
+        };
+        let attempt = || hangup.look().transpose();
+        hangup
+            .reactor
+            .read_with(attempt)
+            .await
+            .map_err(cannot_wait)?
+    }
+}
+
+/// Tells when the peer of a socket has gone.
+// The socket's own registration cannot tell: it wakes up for room as well.
+#[derive(Debug)]
+struct Hangup<R> {
+    /// Watches the socket for nothing, and so tells only what is always told.
+    epoll: Arc<Registered>,
+    reactor: R,
+}
+
+impl<R: Reactor> Hangup<R> {
+    fn of(socket: &Socket) -> Result<Self> {
+        let failed = |errno| Error::io("watch for the end of a channel", errno);
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(failed)?;
+        let epoll = Arc::new(Registered::new(OwnedFd::from(epoll)));
+        let data = epoll::EventData::new_u64(0);
+        epoll::add(&*epoll, socket, data, epoll::EventFlags::empty()).map_err(failed)?;
+        let source = Source(Arc::<Registered>::clone(&epoll));
+        let reactor = register(source, Interest::Readable)?;
+        Ok(Hangup { epoll, reactor })
+    }
+
+    /// Whether the peer has gone.
+    fn look(&self) -> Result<Option<()>> {
+        let mut events = [MaybeUninit::uninit(); 1];
+        match epoll::wait(&*self.epoll, &mut events, Some(&Timespec::default())) {
+            Ok((events, _)) => Ok((!events.is_empty()).then_some(())),
+            Err(Errno::INTR) => Ok(None),
+            Err(errno) => Err(Error::io("watch for the end of a channel", errno)),
+        }
+    }
+}
