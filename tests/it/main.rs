@@ -26,6 +26,8 @@ mod pool;
 mod ported;
 mod process;
 mod raw;
+#[cfg(any(feature = "async-io", feature = "tokio"))]
+mod runtimes;
 mod select;
 mod signals;
 mod tidy;
