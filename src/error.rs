@@ -1,7 +1,7 @@
 //! The one error type.
 
 mod child_end;
-mod excerpt;
+pub(crate) mod excerpt;
 
 use std::time::Duration;
 use std::{fmt, io};

@@ -189,7 +189,7 @@ impl<R: Reactor> Writable<R> {
             };
         };
         sent?;
-        outbound.note_given();
+        outbound.given().note();
         Ok(())
     }
 

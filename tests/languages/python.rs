@@ -352,7 +352,7 @@ wormhole.work(root)
         let (results, outcomes) = channel::<Outcome>().unwrap();
         let mut child = spawn_command(python, (jobs, results)).unwrap();
         for (job, root) in [(16, Some(4)), (-1, None), (81, Some(9))] {
-            tx.send(&job).unwrap();
+            tx.send(job).unwrap();
             match (outcomes.recv().unwrap(), root) {
                 (outcome, Some(root)) => assert_eq!(outcome, Outcome::Ok(root)),
                 (Outcome::Ok(root), None) => panic!("{root}"),

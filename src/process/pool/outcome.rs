@@ -3,7 +3,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 
-use crate::error::{ChildEnd, Error, excerpt};
+use crate::error::{ChildEnd, Error, excerpt::excerpt};
 
 /// Which job an outcome belongs to: [`Pool::submit`](crate::Pool::submit) gives it. Later jobs have larger ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -623,7 +623,7 @@ fn the_end_of_a_child_is_awaited() {
             let mut killed = ends::Child::new(killed).unwrap();
             assert!(impatiently(2, killed.join()).await.is_none());
             killed.get_ref().kill().unwrap();
-            let Err(Error::Child { end }) = killed.join().await else {
+            let Err(Error::Child { end, .. }) = killed.join().await else {
                 panic!()
             };
             assert!(matches!(end, ChildEnd::Killed { signal: 9, .. }));
