@@ -96,7 +96,9 @@ impl FdArgument {
         let number = text.to_str().map(RawFd::from_str);
         match number {
             Some(Ok(number)) => Ok(FdArgument::Number(number)),
-            _ => Err("there is no descriptor of that number; a file of that name is `./...`".into()),
+            _ => {
+                Err("there is no descriptor of that number; a file of that name is `./...`".into())
+            }
         }
     }
 }
@@ -120,7 +122,10 @@ mod tests {
         parse(&longest).unwrap();
         parse(&format!("@{longest}")).unwrap();
         let error = parse(&format!("{longest}x")).unwrap_err();
-        assert_eq!(error, "the path of a socket has at most 107 bytes, this one has 108");
+        assert_eq!(
+            error,
+            "the path of a socket has at most 107 bytes, this one has 108"
+        );
     }
 
     #[test]

@@ -24,7 +24,10 @@ pub(crate) fn inherited(numbers: &[RawFd]) -> Outcome<Vec<OwnedFd>> {
     for &number in numbers {
         taken.push(duplicate(number)?);
     }
-    let unique: BTreeSet<_> = numbers.iter().filter(|&&number| number >= FIRST_FD).collect();
+    let unique: BTreeSet<_> = numbers
+        .iter()
+        .filter(|&&number| number >= FIRST_FD)
+        .collect();
     for &number in unique {
         // SAFETY: it is open, inherited, and so nothing in this program owns it.
         #[allow(unsafe_code, reason = "an inherited descriptor is a mere number")]

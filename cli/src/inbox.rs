@@ -335,7 +335,10 @@ impl Inbox {
             PollFd::from_borrowed_fd(self.set.as_fd(), PollFlags::IN),
         ];
         if let Some(door) = self.door.as_ref().filter(|_| !self.is_crowded) {
-            polled.push(PollFd::from_borrowed_fd(door.polled().as_fd(), PollFlags::IN));
+            polled.push(PollFd::from_borrowed_fd(
+                door.polled().as_fd(),
+                PollFlags::IN,
+            ));
         }
         match poll(&mut polled, timeout.as_ref()) {
             Ok(0) if spinning => return Ok(None),
@@ -417,6 +420,8 @@ fn wait_for(mut child: Child) -> Outcome<Dealt> {
 
 /// As shells count: 128 and the number of a signal.
 fn status_of(status: ExitStatus) -> u8 {
-    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
+    let code = status
+        .code()
+        .or_else(|| status.signal().map(|signal| 128 + signal));
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
 }

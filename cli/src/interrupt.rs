@@ -158,7 +158,9 @@ impl Door {
         watch()?;
         // Held meanwhile, so that a signal waits for the file.
         let mut doors = doors();
-        let listener = options.bind(path).map_err(|error| Failure::at(address, error))?;
+        let listener = options
+            .bind(path)
+            .map_err(|error| Failure::at(address, error))?;
         Self::of(listener, &mut doors)
     }
 

@@ -74,7 +74,10 @@ fn socket(fd: BorrowedFd<'_>) -> String {
 fn end_of_channel(fd: BorrowedFd<'_>) -> String {
     let mut polled = [PollFd::from_borrowed_fd(fd, PollFlags::RDHUP)];
     let events = match poll(&mut polled, Some(&Timespec::default())) {
-        Ok(_) => polled.first().map(PollFd::revents).unwrap_or(PollFlags::HUP),
+        Ok(_) => polled
+            .first()
+            .map(PollFd::revents)
+            .unwrap_or(PollFlags::HUP),
         Err(_) => PollFlags::HUP,
     };
     // KERNEL: of a one-way channel, the sending socket cannot read, and says so for as long as its peer lives.
@@ -99,20 +102,32 @@ mod tests {
     #[test]
     fn descriptors_have_kinds() {
         let (tx, rx) = wormhole::channel::<u32>().unwrap();
-        assert_eq!((kind_of(tx.as_fd()), kind_of(rx.as_fd())), ("sender".into(), "receiver".into()));
+        assert_eq!(
+            (kind_of(tx.as_fd()), kind_of(rx.as_fd())),
+            ("sender".into(), "receiver".into())
+        );
         drop(rx);
         assert_eq!(kind_of(tx.as_fd()), "channel end, closed at the other side");
         let (stream, _) = UnixStream::pair().unwrap();
         assert_eq!(kind_of(stream.as_fd()), "stream socket");
-        assert_eq!(kind_of(UnixDatagram::unbound().unwrap().as_fd()), "datagram socket");
+        assert_eq!(
+            kind_of(UnixDatagram::unbound().unwrap().as_fd()),
+            "datagram socket"
+        );
         let (pipe, _) = std::io::pipe().unwrap();
         assert_eq!(kind_of(pipe.as_fd()), "pipe");
         let blob = wormhole::Blob::from_bytes(b"x").unwrap();
         assert_eq!(kind_of(blob.as_fd()), "memfd");
-        assert_eq!(kind_of(File::open("/dev/null").unwrap().as_fd()), "device /dev/null");
+        assert_eq!(
+            kind_of(File::open("/dev/null").unwrap().as_fd()),
+            "device /dev/null"
+        );
         assert_eq!(kind_of(File::open("/").unwrap().as_fd()), "directory /");
         let file = tempfile::NamedTempFile::new().unwrap();
-        assert_eq!(kind_of(file.as_fd()), format!("file {}", file.path().display()));
+        assert_eq!(
+            kind_of(file.as_fd()),
+            format!("file {}", file.path().display())
+        );
         let listener = wormhole::Listener::<u32>::bind("\0wormhole kinds").unwrap();
         assert_eq!(kind_of(listener.as_fd()), "listening seqpacket socket");
     }

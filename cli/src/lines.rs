@@ -50,11 +50,7 @@ impl Lines {
     }
 
     /// Waits for the next line from `input`, or for a hang-up of `sender`.
-    pub(crate) fn next(
-        &mut self,
-        input: BorrowedFd<'_>,
-        sender: &impl AsFd,
-    ) -> Outcome<Next<'_>> {
+    pub(crate) fn next(&mut self, input: BorrowedFd<'_>, sender: &impl AsFd) -> Outcome<Next<'_>> {
         loop {
             let rest = self.buffer.get(self.searched..).unwrap_or_default();
             if let Some(found) = memchr::memchr(b'\n', rest) {

@@ -70,7 +70,9 @@ fn man(about: Option<&str>) -> Outcome {
         }
     };
     let mut page = Vec::new();
-    let rendered = clap_mangen::Man::new(subject.clone()).title(title).render(&mut page);
+    let rendered = clap_mangen::Man::new(subject.clone())
+        .title(title)
+        .render(&mut page);
     rendered.map_err(|error| Failure::system("make the page", error))?;
     print(&page)
 }

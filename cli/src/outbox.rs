@@ -32,7 +32,10 @@ pub(crate) fn connect(
             false => connect_within(path, timeout).map_err(failed),
         },
         Address::Fd(_) => {
-            let fd = inherited.next().ok_or(Error::Disconnected).map_err(failed)?;
+            let fd = inherited
+                .next()
+                .ok_or(Error::Disconnected)
+                .map_err(failed)?;
             Sender::try_from(fd).map_err(failed)
         }
     }
@@ -53,7 +56,10 @@ fn connect_to_late(path: &Path, timeout: Option<Duration>) -> wormhole::Result<S
         let left = timeout.map(|timeout| timeout.saturating_sub(begin.elapsed()));
         match connect_within(path, left) {
             Err(Error::Address { source, .. })
-                if matches!(source.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {}
+                if matches!(
+                    source.kind(),
+                    ErrorKind::NotFound | ErrorKind::ConnectionRefused
+                ) => {}
             connected => return connected,
         }
         if let (Some(Duration::ZERO), Some(after)) = (left, timeout) {

@@ -28,7 +28,10 @@ pub(crate) fn write_line(mut line: &[u8]) -> Outcome<Written> {
             Err(Errno::PIPE) => return Ok(Written::NoReader),
             // Somebody else has made it non-blocking.
             Err(Errno::AGAIN) => {
-                let _ = poll(&mut [PollFd::from_borrowed_fd(output, PollFlags::OUT)], None);
+                let _ = poll(
+                    &mut [PollFd::from_borrowed_fd(output, PollFlags::OUT)],
+                    None,
+                );
             }
             Err(errno) => {
                 let error = io::Error::from(errno);

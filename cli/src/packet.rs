@@ -53,10 +53,14 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<C
         }
     }
     if received.flags.contains(ReturnFlags::CTRUNC) {
-        return Ok(Came::Lost("its descriptors did not come, this program is out of them"));
+        return Ok(Came::Lost(
+            "its descriptors did not come, this program is out of them",
+        ));
     }
     if received.flags.contains(ReturnFlags::TRUNC) {
-        return Ok(Came::Lost("it is longer than 262144 bytes, as no packet may be"));
+        return Ok(Came::Lost(
+            "it is longer than 262144 bytes, as no packet may be",
+        ));
     }
     if received.bytes == 0 && fds.is_empty() && has_gone(socket)? {
         return match ioctl_fionread(socket)? {
@@ -74,7 +78,9 @@ fn has_gone(socket: BorrowedFd<'_>) -> io::Result<bool> {
     let mut polled = [PollFd::from_borrowed_fd(socket, PollFlags::RDHUP)];
     poll(&mut polled, Some(&Timespec::default()))?;
     let [polled] = polled;
-    Ok(polled.revents().intersects(PollFlags::RDHUP | PollFlags::HUP))
+    Ok(polled
+        .revents()
+        .intersects(PollFlags::RDHUP | PollFlags::HUP))
 }
 
 /// Sends a packet. Never blocks: `AGAIN` means that there is no room.

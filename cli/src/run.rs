@@ -111,7 +111,10 @@ fn collect(
             Part::Receiver(address) => {
                 let receiver = match door {
                     Some(door) => Some(first_client(address, &door, args.timeout)?),
-                    None => inherited.next().map(|fd| receiver(address, fd)).transpose()?,
+                    None => inherited
+                        .next()
+                        .map(|fd| receiver(address, fd))
+                        .transpose()?,
                 };
                 fds.extend(receiver.map(OwnedFd::try_from).transpose()?);
             }
@@ -138,7 +141,10 @@ fn first_client(
             return Err(Failure::new(Status::TimedOut, sentence));
         }
         let left = left.and_then(|left| Timespec::try_from(left).ok());
-        let mut polled = [PollFd::from_borrowed_fd(door.polled().as_fd(), PollFlags::IN)];
+        let mut polled = [PollFd::from_borrowed_fd(
+            door.polled().as_fd(),
+            PollFlags::IN,
+        )];
         match poll(&mut polled, left.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(Failure::system("wait for a client", errno)),
@@ -188,7 +194,10 @@ fn command(words: &[OsString]) -> Outcome<Command> {
 
 /// Puts a program in the place of this one. Returns if that fails.
 fn replace_by(mut command: Command, fds: Vec<OwnedFd>, words: &[OsString]) -> Outcome {
-    let program = words.first().map(|word| word.display().to_string()).unwrap_or_default();
+    let program = words
+        .first()
+        .map(|word| word.display().to_string())
+        .unwrap_or_default();
     let error = match hand_over(&mut command, fds) {
         Ok(_handover) => command.exec(),
         Err(error) => return Err(Failure::system("place descriptors", error)),
@@ -197,5 +206,8 @@ fn replace_by(mut command: Command, fds: Vec<OwnedFd>, words: &[OsString]) -> Ou
         ErrorKind::NotFound => 127,
         _ => 126,
     };
-    Err(Failure::with_status(status, format!("cannot run {program}: {error}")))
+    Err(Failure::with_status(
+        status,
+        format!("cannot run {program}: {error}"),
+    ))
 }

@@ -62,9 +62,8 @@ fn send_lines(args: &Send, sender: &Sender<Raw>, patience: Patience) -> Outcome 
                 return Err(Failure::new(Status::Disconnected, sentence));
             }
             Next::TooLong(len) => {
-                let sentence = format!(
-                    "message of {len} bytes is longer than the limit of {limit} bytes"
-                );
+                let sentence =
+                    format!("message of {len} bytes is longer than the limit of {limit} bytes");
                 Err(Failure::new(Status::BadLine, sentence))
             }
             Next::Line(line) if line.trim_ascii().is_empty() => continue,

@@ -33,7 +33,10 @@ const CROWDED: Duration = Duration::from_millis(100);
 
 pub(crate) fn run(args: &Tap) -> Outcome {
     let Address::Name(real) = &args.real else {
-        let sentence = format!("{} cannot be connected to: REAL is a path or @NAME", args.real);
+        let sentence = format!(
+            "{} cannot be connected to: REAL is a path or @NAME",
+            args.real
+        );
         return Err(Failure::new(Status::Usage, sentence));
     };
     let door = Door::bind(&args.new, &Options::new())?;
@@ -61,7 +64,9 @@ pub(crate) fn run(args: &Tap) -> Outcome {
         };
         if let Err(error) = thread::Builder::new().spawn(work) {
             let failure = Failure::system("start a thread", error);
-            failure.of(format_args!("client {number} is turned away")).report();
+            failure
+                .of(format_args!("client {number} is turned away"))
+                .report();
         }
     }
 }
@@ -90,7 +95,10 @@ fn next_client(door: &Door) -> Outcome<Option<(Receiver<Raw>, Peer)>> {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(Failure::system("wait for clients", errno)),
         }
-        if polled.first().is_some_and(|output| !output.revents().is_empty()) {
+        if polled
+            .first()
+            .is_some_and(|output| !output.revents().is_empty())
+        {
             interrupt::end(0);
         }
     }
@@ -137,7 +145,10 @@ fn serve(
             Came::Nothing => {}
             Came::End => return view.show("--", "closed by the client"),
             Came::Lost(reason) => {
-                complain(&format!("client {}: a packet is lost: {reason}", view.client));
+                complain(&format!(
+                    "client {}: a packet is lost: {reason}",
+                    view.client
+                ));
                 view.show("->", &format!("lost: {reason}"))?;
             }
             Came::Packet(len, fds) => {
@@ -153,7 +164,10 @@ fn serve(
                     }
                     Err(errno) => {
                         let error = io::Error::from(errno);
-                        complain(&format!("client {}: a packet is lost: {error}", view.client));
+                        complain(&format!(
+                            "client {}: a packet is lost: {error}",
+                            view.client
+                        ));
                         view.show("->", &format!("lost: {error}"))?;
                     }
                 }
@@ -190,7 +204,9 @@ struct View {
 
 impl View {
     fn show(&self, direction: &str, what: &str) -> Outcome<()> {
-        let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let time = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         let (seconds, micros) = (time.as_secs() % 86_400, time.subsec_micros());
         let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
         let client = self.client;
@@ -217,7 +233,10 @@ impl View {
             return self.show("--", "closed by the receiver");
         }
         let lost = count_of(lost, "packet");
-        complain(&format!("client {}: the receiver has gone, {lost} lost", self.client));
+        complain(&format!(
+            "client {}: the receiver has gone, {lost} lost",
+            self.client
+        ));
         self.show("--", &format!("closed by the receiver: {lost} lost"))
     }
 

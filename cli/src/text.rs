@@ -33,7 +33,10 @@ pub(crate) fn check(text: &str) -> Result<(), String> {
 /// Checks the string that begins at `start`, and gives the place of the quote that ends it.
 fn check_string(bytes: &[u8], start: usize) -> Result<usize, String> {
     let mut at = start + 1;
-    while let Some(found) = bytes.get(at..).and_then(|rest| memchr::memchr2(b'"', b'\\', rest)) {
+    while let Some(found) = bytes
+        .get(at..)
+        .and_then(|rest| memchr::memchr2(b'"', b'\\', rest))
+    {
         at += found;
         if bytes.get(at) == Some(&b'"') {
             return Ok(at);
@@ -75,7 +78,9 @@ pub(crate) fn push_line(line: &mut Vec<u8>, text: &str) {
 pub(crate) fn excerpt(bytes: &[u8], width: usize) -> String {
     let mut excerpt = String::new();
     // A character has at most 4 bytes; what is cut off has at least one.
-    let seen = bytes.get(..width.saturating_mul(4).saturating_add(4)).unwrap_or(bytes);
+    let seen = bytes
+        .get(..width.saturating_mul(4).saturating_add(4))
+        .unwrap_or(bytes);
     let mut count = 0;
     for character in String::from_utf8_lossy(seen).chars() {
         if count >= width {
@@ -95,7 +100,9 @@ pub(crate) fn excerpt(bytes: &[u8], width: usize) -> String {
 /// Whether a character takes up a place and changes nothing around it: no control character, nothing invisible, nothing
 /// that turns the direction of writing.
 fn is_plain(character: char) -> bool {
-    character == ' ' || character.escape_debug().len() == 1 || matches!(character, '"' | '\'' | '\\')
+    character == ' '
+        || character.escape_debug().len() == 1
+        || matches!(character, '"' | '\'' | '\\')
 }
 
 #[cfg(test)]
@@ -114,13 +121,29 @@ mod tests {
 
     #[test]
     fn escapes_are_whole_characters() {
-        for good in [r#""\ud83d\ude00""#, r#""\\ud800""#, r#""\u0000\"[""#, r#"{"a\\":"\\"}"#, "\"é😀\""] {
+        for good in [
+            r#""\ud83d\ude00""#,
+            r#""\\ud800""#,
+            r#""\u0000\"[""#,
+            r#"{"a\\":"\\"}"#,
+            "\"é😀\"",
+        ] {
             check(good).unwrap();
         }
-        for bad in [r#""\ud800""#, r#""\udc00""#, r#""\ud800\ud800""#, r#""\ud800x""#, r#"[1,"\\\udfff"]"#] {
+        for bad in [
+            r#""\ud800""#,
+            r#""\udc00""#,
+            r#""\ud800\ud800""#,
+            r#""\ud800x""#,
+            r#"[1,"\\\udfff"]"#,
+        ] {
             assert!(check(bad).unwrap_err().contains("surrogate"), "{bad}");
         }
-        assert!(check(r#"["",0,"\uDC00"]"#).unwrap_err().ends_with("column 8"));
+        assert!(
+            check(r#"["",0,"\uDC00"]"#)
+                .unwrap_err()
+                .ends_with("column 8")
+        );
     }
 
     #[test]
@@ -133,7 +156,10 @@ mod tests {
     #[test]
     fn an_excerpt_is_harmless_and_short() {
         assert_eq!(excerpt(b"{\"a\":\"b\"}", 80), "{\"a\":\"b\"}");
-        assert_eq!(excerpt("a\u{1b}[2J\u{202e}é".as_bytes(), 80), "a\\u{1b}[2J\\u{202e}é");
+        assert_eq!(
+            excerpt("a\u{1b}[2J\u{202e}é".as_bytes(), 80),
+            "a\\u{1b}[2J\\u{202e}é"
+        );
         assert_eq!(excerpt("ééééé".as_bytes(), 3), "ééé...");
         assert_eq!(excerpt(b"\xff\xfe", 80), "\u{fffd}\u{fffd}");
     }
