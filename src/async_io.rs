@@ -34,6 +34,9 @@
 //! The socket stays blocking for the other processes that share it; `O_NONBLOCK` is never set. Clones share one
 //! registration. One message in 128 lets other tasks run first, even if there is no need to wait for it.
 //!
+//! An end whose answers come within microseconds looks for them while other tasks run, before its task sleeps, as long as
+//! that pays off: [`Options::spin`](crate::Options::spin) turns it off.
+//!
 //! [`spawn`](crate::spawn) forks, which it refuses to do where there are other threads, that of async-io included.
 //! [`spawn_command`](crate::spawn_command) works from everywhere, and waits for the program to be loaded.
 
@@ -58,12 +61,11 @@ impl Reactor for Registration {
     }
 
     async fn read_with<T>(&self, mut attempt: impl FnMut() -> Option<T>) -> io::Result<T> {
-        poll_fn(Self::poll_budget).await;
         loop {
+            self.0.readable().await?;
             if let Some(result) = attempt() {
                 return Ok(result);
             }
-            self.0.readable().await?;
         }
     }
 
@@ -101,6 +103,17 @@ impl Reactor for Registration {
         LEFT.set(MESSAGES);
         context.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    fn yield_now() -> impl Future<Output = ()> {
+        let mut has_yielded = false;
+        poll_fn(move |context| {
+            if std::mem::replace(&mut has_yielded, true) {
+                return Poll::Ready(());
+            }
+            context.waker().wake_by_ref();
+            Poll::Pending
+        })
     }
 }
 

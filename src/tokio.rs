@@ -36,6 +36,9 @@
 //! registration. A message spends the task's
 //! [cooperative budget](::tokio::task::coop), so that an endless flow of them lets other tasks run.
 //!
+//! An end whose answers come within microseconds looks for them while other tasks run, before its task sleeps, as long as
+//! that pays off: [`Options::spin`](crate::Options::spin) turns it off.
+//!
 //! [`spawn`](crate::spawn) forks, which it refuses to do where there are other threads, those of a runtime included.
 //! [`spawn_command`](crate::spawn_command) works from everywhere. Call it in
 //! [`spawn_blocking`](::tokio::task::spawn_blocking) if the program is large: it waits for the program to be loaded.
@@ -91,6 +94,10 @@ impl Reactor for Registration {
 
     fn poll_budget(context: &mut Context<'_>) -> Poll<()> {
         pin!(coop::consume_budget()).poll(context)
+    }
+
+    fn yield_now() -> impl Future<Output = ()> {
+        ::tokio::task::yield_now()
     }
 }
 

@@ -6,12 +6,14 @@
 mod types;
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
+use std::thread;
 use std::time::Duration;
 
 use rustix::event::{Timespec, epoll};
@@ -23,7 +25,7 @@ use crate::error::{Error, Result};
 use crate::message::outbound::Outbound;
 use crate::sys::registry::Registered;
 use crate::sys::socket::Socket;
-use crate::wait::{Pause, Wait};
+use crate::wait::{Pause, Spin, Spinning, Wait};
 
 pub(crate) use types::runtime_types;
 
@@ -50,6 +52,9 @@ pub(crate) trait Reactor: Sized {
 
     /// Says now and then that the task is to let others run, if it goes on without ever waiting.
     fn poll_budget(context: &mut Context<'_>) -> Poll<()>;
+
+    /// Lets other tasks run, and looks for events.
+    fn yield_now() -> impl Future<Output = ()>;
 }
 
 /// What a descriptor is to become.
@@ -119,30 +124,100 @@ pub(crate) fn unless_disconnected<T>(received: Result<T>) -> Option<Result<T>> {
     }
 }
 
+/// Spinning: an answer that comes soon is met by a task that looks again and again, and lets the others run in between.
+///
+/// It is worth as much as for an end that blocks, and is learned in the same way. Of all tasks that share a registration
+/// one does so at a time.
+#[derive(Debug, Default)]
+struct Awake {
+    is_taken: AtomicBool,
+}
+
+impl Awake {
+    /// Makes attempts for as long as spinning goes on.
+    async fn attempts<R: Reactor, T>(
+        &self,
+        spinning: &mut Spinning<'_>,
+        mut attempt: impl FnMut() -> Option<T>,
+    ) -> Option<T> {
+        let _turn = self.turn()?;
+        while spinning.goes_on(Wait::Forever) {
+            thread::yield_now();
+            R::yield_now().await;
+            if let Some(result) = attempt() {
+                return Some(result);
+            }
+        }
+        None
+    }
+
+    // ORDERING: guards no memory.
+    fn turn(&self) -> Option<Turn<'_>> {
+        let is_taken = self.is_taken.swap(true, Ordering::Relaxed);
+        (!is_taken).then_some(Turn(&self.is_taken))
+    }
+}
+
+/// Gives the turn back, also when its future is dropped.
+struct Turn<'a>(&'a AtomicBool);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
 /// A descriptor that becomes readable, and what is done then.
 #[derive(Debug)]
-pub(crate) struct Readable<R>(R);
+pub(crate) struct Readable<R> {
+    reactor: R,
+    awake: Awake,
+}
 
 impl<R: Reactor> Readable<R> {
     pub(crate) fn of_socket(socket: &Arc<Socket>) -> Result<Self> {
-        let source = Source::of_socket(socket);
-        Ok(Readable(register(source, Interest::Readable)?))
+        Self::of(Source::of_socket(socket))
     }
 
     /// Registers a duplicate.
     pub(crate) fn of_fd(fd: BorrowedFd<'_>) -> Result<Self> {
         let duplicate = Source::duplicate(fd);
-        let source = duplicate.map_err(|error| Error::io("duplicate a descriptor", error))?;
-        Ok(Readable(register(source, Interest::Readable)?))
+        Self::of(duplicate.map_err(|error| Error::io("duplicate a descriptor", error))?)
     }
 
-    /// Makes attempts until one is not `Empty`.
-    pub(crate) async fn receive<T>(&self, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
-        let attempt = || match attempt() {
+    fn of(source: Source) -> Result<Self> {
+        let reactor = register(source, Interest::Readable)?;
+        let awake = Awake::default();
+        Ok(Readable { reactor, awake })
+    }
+
+    /// Makes attempts until one is not `Empty`, spinning at first if `spin` says so.
+    pub(crate) async fn receive<T>(
+        &self,
+        spin: Option<&Spin>,
+        mut attempt: impl FnMut() -> Result<T>,
+    ) -> Result<T> {
+        let mut attempt = || match attempt() {
             Err(Error::Empty) => None,
             received => Some(received),
         };
-        self.0.read_with(attempt).await.map_err(cannot_wait)?
+        poll_fn(R::poll_budget).await;
+        if let Some(received) = attempt() {
+            return received;
+        }
+        let mut spinning = Spinning::new(spin);
+        let received = match self
+            .awake
+            .attempts::<R, _>(&mut spinning, &mut attempt)
+            .await
+        {
+            Some(received) => received,
+            None => self.reactor.read_with(attempt).await.map_err(cannot_wait)?,
+        };
+        if let Some(spin) = spin {
+            spinning.learn(spin);
+        }
+        received
     }
 }
 
@@ -150,6 +225,7 @@ impl<R: Reactor> Readable<R> {
 #[derive(Debug)]
 pub(crate) struct Writable<R> {
     room: R,
+    awake: Awake,
     /// Made when it is first asked for.
     hangup: OnceLock<Hangup<R>>,
 }
@@ -157,8 +233,11 @@ pub(crate) struct Writable<R> {
 impl<R: Reactor> Writable<R> {
     pub(crate) fn of_socket(socket: &Arc<Socket>) -> Result<Self> {
         let room = register(Source::of_socket(socket), Interest::Writable)?;
-        let hangup = OnceLock::new();
-        Ok(Writable { room, hangup })
+        Ok(Writable {
+            room,
+            awake: Awake::default(),
+            hangup: OnceLock::new(),
+        })
     }
 
     pub(crate) async fn send<T: Serialize>(
@@ -167,30 +246,44 @@ impl<R: Reactor> Writable<R> {
         message: T,
         fds: &[BorrowedFd<'_>],
     ) -> Result<()> {
-        std::future::poll_fn(R::poll_budget).await;
+        poll_fn(R::poll_budget).await;
         let end = sender.endpoint();
         let mut outbound = Outbound::encode(&message, end.limits.message_len)?;
         let mut attempt = || match outbound.send(end.socket(), fds, Wait::Never) {
             Err(Error::Full) => None,
             sent => Some(sent),
         };
-        let mut sent = attempt();
-        // The kernel wakes a sender late: it looks for itself as well, as a blocking one does.
-        let mut retries = Pause::retries();
-        let sent = loop {
-            if let Some(sent) = sent {
-                break sent;
+        let sent = match attempt() {
+            Some(sent) => sent,
+            None => {
+                let spin = end.socket().spin();
+                let mut spinning = Spinning::new([spin]);
+                let awake = self.awake.attempts::<R, _>(&mut spinning, &mut attempt);
+                let sent = match awake.await {
+                    Some(sent) => sent,
+                    None => self.until_room(attempt).await?,
+                };
+                spinning.learn(spin);
+                sent
             }
-            let time = retries.next().unwrap_or_default();
-            let waited = self.room.write_with(time, &mut attempt).await;
-            sent = match waited.map_err(cannot_wait)? {
-                None => attempt(),
-                sent => sent,
-            };
         };
         sent?;
         outbound.given().note();
         Ok(())
+    }
+
+    /// Makes attempts until there is room for one.
+    async fn until_room<T>(&self, mut attempt: impl FnMut() -> Option<T>) -> Result<T> {
+        // The kernel wakes a sender late: it looks for itself as well, as a blocking one does.
+        let mut retries = Pause::retries();
+        loop {
+            let time = retries.next().unwrap_or_default();
+            let waited = self.room.write_with(time, &mut attempt).await;
+            let result = waited.map_err(cannot_wait)?;
+            if let Some(result) = result.or_else(&mut attempt) {
+                return Ok(result);
+            }
+        }
     }
 
     /// Waits until every copy of the peer is gone.
@@ -224,7 +317,7 @@ impl<R: Reactor> Hangup<R> {
     fn of(socket: &Socket) -> Result<Self> {
         let failed = |errno| Error::io("watch for the end of a channel", errno);
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(failed)?;
-        let epoll = Arc::new(Registered::new(OwnedFd::from(epoll)));
+        let epoll = Arc::new(Registered::new(epoll));
         let data = epoll::EventData::new_u64(0);
         epoll::add(&*epoll, socket, data, epoll::EventFlags::empty()).map_err(failed)?;
         let source = Source(Arc::<Registered>::clone(&epoll));

@@ -78,7 +78,9 @@ macro_rules! runtime_types {
             ///
             /// As [`crate::Receiver::recv`]; [`Error::Io`] also when the event loop has ended.
             pub async fn recv(&self) -> Result<T> {
-                self.readable.receive(|| self.receiver.try_recv()).await
+                let spin = self.receiver.endpoint().socket().spin();
+                let attempt = || self.receiver.try_recv();
+                self.readable.receive(Some(spin), attempt).await
             }
 
             /// Receives the next message and the descriptors beside it, as [`crate::Receiver::recv_with_fds`] does.
@@ -91,8 +93,9 @@ macro_rules! runtime_types {
             ///
             /// As [`crate::Receiver::recv_with_fds`]; [`Error::Io`] also when the event loop has ended.
             pub async fn recv_with_fds(&self) -> Result<(T, Vec<OwnedFd>)> {
+                let spin = self.receiver.endpoint().socket().spin();
                 let attempt = || self.receiver.try_recv_with_fds();
-                self.readable.receive(attempt).await
+                self.readable.receive(Some(spin), attempt).await
             }
 
             /// Receives a message if one is waiting. Never blocks.
@@ -417,7 +420,10 @@ macro_rules! runtime_types {
             /// As [`crate::Listener::accept`]; [`Error::Io`] also when the event loop has ended, or when the client
             /// could not be registered with it, which is then disconnected.
             pub async fn accept(&self) -> Result<(Receiver<T>, Peer)> {
-                let accepted = self.readable.receive(|| self.listener.try_accept()).await;
+                let accepted = self
+                    .readable
+                    .receive(None, || self.listener.try_accept())
+                    .await;
                 let (receiver, peer) = accepted?;
                 Ok((Receiver::new(receiver)?, peer))
             }
@@ -501,7 +507,7 @@ macro_rules! runtime_types {
             /// As [`crate::ReceiverSet::recv`]; [`Error::Io`] also when the event loop has ended.
             pub async fn recv(&mut self) -> Result<(crate::select::Key, Result<T>)> {
                 let attempt = || self.set.try_recv();
-                self.readable.receive(attempt).await
+                self.readable.receive(None, attempt).await
             }
         }
 
@@ -558,7 +564,7 @@ macro_rules! runtime_types {
                     Ok(Some(result)) => Ok(result),
                     Err(error) => Err(error),
                 };
-                self.readable.receive(attempt).await
+                self.readable.receive(None, attempt).await
             }
         }
 
