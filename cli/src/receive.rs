@@ -64,6 +64,7 @@ pub(crate) fn call(args: Call) -> Outcome {
         keep_going,
         limit,
     } = args.use_of;
+    message_of(&args.message, Vec::new())?; // before anything is opened or waited for
     let own = match args.address {
         Address::Fd(number) => Some(number),
         Address::Name(_) => None,

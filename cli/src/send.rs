@@ -19,6 +19,9 @@ pub(crate) fn run(args: &Send) -> Outcome {
         let sentence = "--fd needs a message on the command line: lines have no descriptors";
         return Err(Failure::new(Status::Usage, sentence));
     }
+    if let Some(text) = &args.message {
+        message_of(text, Vec::new())?; // before anything is opened or waited for
+    }
     let own = match args.address {
         Address::Fd(number) => Some(number),
         Address::Name(_) => None,
