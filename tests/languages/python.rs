@@ -2,6 +2,7 @@
 //!
 //! Without a python3 of 3.9 or later they are skipped and say so, unless the environment variable CI is set.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
@@ -10,7 +11,10 @@ use std::process::{Command, Stdio};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
-use wormhole::{Blob, Error, Listener, Receiver, Sender, channel, inherit, spawn_command};
+use wormhole::{
+    Blob, Error, JobError, Listener, Pool, PoolOptions, Receiver, Sender, channel, inherit,
+    spawn_command,
+};
 
 use crate::support::{DEADLINE, in_own_process, open_fds, output_within};
 
@@ -325,56 +329,49 @@ back.send(2 ** 64)
     });
 }
 
-#[derive(Debug, PartialEq, Deserialize)]
-enum Outcome {
-    Ok(u64),
-    Err {
-        message: String,
-        place: Option<String>,
-        backtrace: Option<String>,
-    },
-}
-
 #[test]
-fn a_python_worker_gives_each_job_one_outcome() {
+fn a_python_program_is_the_worker_of_a_pool() {
     in_own_process(|| {
-        let Some(python) = program(
-            "
+        let code = "
+import os
 def root(number: int) -> int:
+    if number == 1000:
+        os._exit(3)
     return int(number ** 0.5) if number >= 0 else int('none')
 wormhole.work(root)
-",
-        ) else {
+";
+        if program(code).is_none() {
             return;
-        };
+        }
         let before = open_fds();
-        let (tx, jobs) = channel::<i64>().unwrap();
-        let (results, outcomes) = channel::<Outcome>().unwrap();
-        let mut child = spawn_command(python, (jobs, results)).unwrap();
-        for (job, root) in [(16, Some(4)), (-1, None), (81, Some(9))] {
-            tx.send(job).unwrap();
-            match (outcomes.recv().unwrap(), root) {
-                (outcome, Some(root)) => assert_eq!(outcome, Outcome::Ok(root)),
-                (Outcome::Ok(root), None) => panic!("{root}"),
+        let mut pool: Pool<i64, u64> = PoolOptions::new(2)
+            .command(move || program(code).unwrap())
+            .unwrap();
+        let mut outcomes = HashMap::new();
+        for job in [16, -1, 1000, 81, 0] {
+            outcomes.insert(pool.submit(job).unwrap(), job);
+        }
+        for _ in 0..outcomes.len() {
+            let (id, outcome) = pool.recv_timeout(DEADLINE).unwrap();
+            match (outcomes.remove(&id).unwrap(), outcome) {
+                (16, Ok(4)) | (81, Ok(9)) | (0, Ok(0)) => {}
                 (
-                    Outcome::Err {
+                    -1,
+                    Err(JobError::Panicked {
                         message,
                         place,
                         backtrace,
-                    },
-                    None,
+                    }),
                 ) => {
                     assert!(message.starts_with("ValueError: "), "{message}");
-                    let place = place.unwrap();
-                    assert_eq!(place.split(':').count(), 3, "{place}");
+                    assert_eq!(place.unwrap().split(':').count(), 3);
                     assert!(backtrace.unwrap().contains("in root"));
                 }
+                (1000, Err(JobError::Died { .. })) => {}
+                (job, outcome) => panic!("{job}: {outcome:?}"),
             }
         }
-        drop(tx);
-        assert!(matches!(outcomes.recv(), Err(Error::Disconnected)));
-        assert!(child.wait().unwrap().success());
-        drop((outcomes, child));
+        pool.finish().unwrap();
         assert_eq!(open_fds(), before);
     });
 }

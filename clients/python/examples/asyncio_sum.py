@@ -1,4 +1,4 @@
-"""Channels in an asyncio program: receivers are descriptors, so the event loop can watch them.
+"""Channels in an asyncio program.
 
 The clients are processes, each with a channel of its own.
 
@@ -8,49 +8,27 @@ The clients are processes, each with a channel of its own.
 import asyncio
 import subprocess
 import sys
-from typing import Any, AsyncIterator, Tuple, TypeVar
+from typing import Any, Tuple
 
-import wormhole_ipc as wormhole
-from wormhole_ipc import Receiver, Sender
-
-T = TypeVar("T")
+import wormhole_ipc
+from wormhole_ipc import Sender, aio
 
 
-async def messages(rx: "Receiver[T]") -> AsyncIterator[T]:
-    """The messages of a receiver, until no sender is left. Waits without blocking the event loop."""
-    loop = asyncio.get_running_loop()
-    ready = asyncio.Event()
-    loop.add_reader(rx.fileno(), ready.set)
-    try:
-        while True:
-            try:
-                message = rx.try_recv()
-            except wormhole.Empty:
-                ready.clear()
-                await ready.wait()
-            except wormhole.Disconnected:
-                return
-            else:
-                yield message
-    finally:
-        loop.remove_reader(rx.fileno())
-
-
-def start(count: int) -> "Tuple[subprocess.Popen[Any], Receiver[int]]":
+def start(count: int) -> "Tuple[subprocess.Popen[Any], aio.Receiver[int]]":
     """Starts a client that sends so many numbers."""
-    tx, rx = wormhole.channel(int)
-    return wormhole.spawn([sys.executable, __file__, "client"], (count, tx)), rx
+    tx, rx = aio.channel(int)
+    return wormhole_ipc.spawn([sys.executable, __file__, "client"], (count, tx)), rx
 
 
 def client() -> None:
-    count, numbers = wormhole.inherit(Tuple[int, Sender[int]])
+    count, numbers = wormhole_ipc.inherit(Tuple[int, Sender[int]])
     for number in range(count):
         numbers.send(number)
 
 
-async def total(rx: "Receiver[int]") -> int:
-    with rx:
-        return sum([number async for number in messages(rx)])
+async def total(rx: "aio.Receiver[int]") -> int:
+    async with rx:
+        return sum([number async for number in rx])
 
 
 async def main() -> None:

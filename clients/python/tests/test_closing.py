@@ -19,6 +19,10 @@ from wormhole_ipc import Listener, Receiver, _end, _wait
 from .support import Case, fork, open_fds
 
 
+def give_up(end: Any, numbers: List[int]) -> None:
+    numbers.append(end.detach())
+
+
 class Closing(Case):
     def closed_while(self, end: Any, call: Callable[[], Any], close: Callable[[], Any]) -> None:
         """The call waits, and raises `ValueError` as soon as another thread has closed the end."""
@@ -64,7 +68,7 @@ class Closing(Case):
                     close: Any = {
                         "close": rx.close,
                         "with": leave_with,
-                        "detach": lambda rx=rx, numbers=numbers: numbers.append(rx.detach()),
+                        "detach": partial(give_up, rx, numbers),
                     }[leave]
                     self.closed_while(rx, call, close)
                     for number in numbers:
