@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import os
-import time
 import unittest
 from dataclasses import dataclass
 from typing import Any, Dict, List, Literal, NamedTuple, Optional, Sequence, Tuple
@@ -183,14 +182,13 @@ class Strangers(Case):
             self.assertEqual(wide_rx.recv(), {2**128 - 1: 1})
 
     def test_depth_is_found_in_linear_time(self) -> None:
-        # What takes the square of its length, or the depth times it, takes minutes here.
-        start = time.process_time()
+        # The square of these lengths would run into the deadline.
         for text in (
             b"[" * 127 + b"]" * 127,
             b"[" * 126 + b"[]" * 3 + b"]" * 126,
             b'{"a":' * 100 + b"[]" + b"}" * 100,
         ):
-            many = b"[" + b",".join([text[: len(text)]] * 4000) + b"]"
+            many = b"[" + b",".join([text] * 4000) + b"]"
             self.assertEqual(is_too_deep(many), text.count(b"[") > 120)
         self.assertTrue(is_too_deep(b"[" * 2_000_000))
         self.assertTrue(is_too_deep(b"[" * 2_000_000 + b"]" * 2_000_000))
@@ -198,7 +196,6 @@ class Strangers(Case):
         self.assertFalse(is_too_deep(b"[" + b"[]," * 500_000 + b"[]]"))
         self.assertFalse(is_too_deep(b"[" * 127 + b"]" * 127))
         self.assertTrue(is_too_deep(b"[" * 128 + b"]" * 128))
-        self.assertLess(time.process_time() - start, 60)
 
     def test_blobs_are_counted_over_a_message_before_they_are_mapped(self) -> None:
         tx, rx = wormhole.channel(List[Blob], max_blob_len=3000)
