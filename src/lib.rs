@@ -23,7 +23,9 @@
 //! [`spawn`] runs a function in a child process and hands it its arguments, channel ends included;
 //! [`Child::join`] gives back what it returned. The ends move: this process keeps no copy of those that
 //! it gave away, and the child has no others. So no process waits forever because of a
-//! forgotten copy. [`spawn_command`] and [`inherit`] do the same for another program: see [`process`].
+//! forgotten copy. [`spawn_fresh`] starts a fresh copy of the program instead of forking, from any thread.
+//! [`spawn_command`] and [`inherit`] do the same for another program, and a [`Pool`] has workers of each kind: see
+//! [`process`].
 //!
 //! ```
 //! use wormhole::{Error, Sender, channel, spawn};
@@ -68,8 +70,8 @@
 //! # Many senders, many receivers
 //!
 //! Both ends can be cloned, and inherited by any number of processes. Each message reaches exactly one
-//! receiver, so a pool of workers is one channel of jobs that all of them receive from, and one of results
-//! that all of them send to: `examples/wordcount` is such a program.
+//! receiver, so workers can share one channel of jobs, and send to one of results. When one dies, nobody knows which job it
+//! had: a [`Pool`] does.
 //!
 //! # Descriptors and channels inside messages
 //!
@@ -159,7 +161,7 @@
 //! # What it is not
 //!
 //! No Windows, no macOS, no second encoding, no broker, no threads of its own, no files but the sockets of
-//! listeners, no environment but `WORMHOLE_FD`.
+//! listeners, no environment but `WORMHOLE_FD` and `WORMHOLE_FRESH`.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(

@@ -1,7 +1,15 @@
-//! Starting processes: [`spawn`] runs a function in one, [`spawn_command`] a program.
+//! Starting processes: a function in one, a program, or a pool of workers.
 //!
-//! Both hand the process its arguments, a value that may hold channel ends and other descriptors. Both
-//! take the arguments by value, so **no copy of an end stays behind**. A stray copy is the classic mistake with
+//! | | |
+//! |---|---|
+//! | [`spawn`] | a function in a forked child; for programs with one thread |
+//! | [`spawn_fresh`] | a function in a fresh copy of the program; from threads, async runtimes and tests |
+//! | [`spawn_command`] | another program, which takes what it is given with [`inherit`] |
+//! | [`Pool`] | jobs for workers of any kind, which may die of them |
+//! | [`Builder`] | settings for all of them, and a [`Child`] for programs |
+//!
+//! All of them hand the process its arguments, a value that may hold channel ends and other descriptors, and
+//! take it by value, so **no copy of an end stays behind**. A stray copy is the classic mistake with
 //! channels between processes: it keeps the channel open after all have left, and some process waits
 //! forever for a message, or for the end, that cannot come.
 //!
@@ -65,6 +73,19 @@
 //! - **Exit handlers** and destructors of this process do not run in it: it ends with
 //!   [`_exit(2)`](https://man7.org/linux/man-pages/man2/_exit.2.html), as soon as its function
 //!   has returned. Standard output is flushed before the fork and at the end.
+//!
+//! What hurts of that, and what [`spawn_fresh`] cures:
+//!
+//! - **Random generators** are copied with the rest: children that were forked one after the other draw the same numbers.
+//! - **Signal masks and handlers** are those of the parent ([`Builder::reset_signals`] cures that by itself).
+//! - **Buffers** are copied: what C's stdio has not written yet is written by both if the child writes it, and what
+//!   [`std::io::stdin`] has read ahead is read by both. Rust's standard output is taken care of.
+//! - **Exit handlers do not run**, so coverage (`-C instrument-coverage`) of a forked child is not written.
+//! - **Connections**, files and pipes stay open in the child when the parent closes its own
+//!   ([`Builder::only_arguments`] cures that by itself). A `flock` stays with every process that has the file.
+//!
+//! A fresh child has nothing of this: it is started anew, with the standard streams, the environment and the
+//! command line of its parent, and its arguments.
 //!
 //! A program started by [`spawn_command`] has its standard streams, its arguments, and the descriptors
 //! that are not close-on-exec. All that the standard library or this crate opens is close-on-exec.

@@ -216,7 +216,8 @@ where
             };
             let len = hand.jobs_in_hand.len();
             let is_used_up = limit.is_some_and(|limit| hand.answered + len as u64 >= limit);
-            if !hand.is_ready || !hand.is_active() || len > ahead || is_used_up {
+            let listens = hand.is_ready && hand.is_heard && hand.is_active();
+            if !listens || len > ahead || is_used_up {
                 continue;
             }
             if found.is_none_or(|(_, fewest)| len < fewest) {
@@ -385,9 +386,15 @@ where
                 Err(Error::Disconnected) => {
                     self.watch.forget(&hand.answers);
                     hand.is_heard = false;
-                    match hand.jobs_in_hand.is_empty() {
-                        true => hand.dismiss(), // it will end by itself
-                        false => hand.kill(Doom::Broken("the worker has hung up".to_owned())),
+                    let has_jobs = !hand.jobs_in_hand.is_empty();
+                    if !hand.has_started(self.says_ready) && !has_jobs {
+                        // Replaced once it has ended, and its death is counted.
+                        let _ = hand.process.kill();
+                        return;
+                    }
+                    match has_jobs {
+                        true => hand.kill(Doom::Broken("the worker has hung up".to_owned())),
+                        false => hand.dismiss(), // it will end by itself
                     }
                     self.is_short = true;
                     return;
@@ -487,10 +494,7 @@ where
         self.watch.forget(&hand.process);
         let end = hand.start_failure.take().unwrap_or(end);
         let pid = hand.process.pid();
-        let has_started = match self.says_ready {
-            true => hand.is_ready,
-            false => hand.answered > 0,
-        };
+        let has_started = hand.has_started(self.says_ready);
         let is_wanted = matches!(hand.doom, Some(Doom::TimedOut | Doom::Cancelled));
         if !has_started && !is_wanted {
             self.deaths += 1;

@@ -79,6 +79,14 @@ impl<J, R> Hand<J, R> {
         self.jobs.is_some() && self.doom.is_none()
     }
 
+    /// Whether it has ever done anything, as far as its kind says so.
+    pub(super) fn has_started(&self, says_ready: bool) -> bool {
+        match says_ready {
+            true => self.is_ready,
+            false => self.answered > 0,
+        }
+    }
+
     /// Has it end after its jobs.
     pub(super) fn dismiss(&mut self) {
         self.jobs = None;
