@@ -197,6 +197,7 @@ mod select;
 mod sys;
 #[cfg(feature = "tokio")]
 pub mod tokio;
+mod trace;
 mod wait;
 
 pub use blob::{Blob, BlobWriter};

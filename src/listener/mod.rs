@@ -27,6 +27,7 @@ use crate::options::{Limits, Options};
 use crate::sys::address::Address;
 use crate::sys::peer::Peer;
 use crate::sys::socket::Socket;
+use crate::trace;
 use crate::wait::{Wait, until_ready};
 
 /// Listens at a name for processes that [`connect`](Sender::connect), each of which becomes a channel.
@@ -331,6 +332,7 @@ impl<T> Listener<T> {
         match accepted {
             Ok(Some((socket, peer))) => {
                 let receiver = Receiver::new(Arc::new(socket), self.end.limits);
+                trace::accepted(&receiver, peer.pid);
                 Ok((receiver, peer))
             }
             Ok(None) => Err(Error::Disconnected),

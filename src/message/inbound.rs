@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::limits::{HEADER, MAX_PACKET};
 use crate::options::Limits;
 use crate::sys::socket::{Received, Socket};
+use crate::trace;
 use crate::wait::{Stop, Wait, until_ready};
 
 /// A message that has come, not yet decoded.
@@ -45,6 +46,12 @@ impl Inbound {
             nothing => return Err(receive_error(nothing)),
         };
         let is_long = scratch.complete(len, limits.message_len)?;
+        let text_len = if is_long {
+            scratch.long_text.len()
+        } else {
+            len - HEADER
+        };
+        trace::received(socket, text_len, scratch.fds.len());
         Ok(Inbound {
             scratch,
             len,

@@ -12,6 +12,7 @@ use super::{fields, long_text, packet};
 use crate::error::{Error, Result};
 use crate::limits::{HEADER, MAX_FDS, MAX_PACKET};
 use crate::sys::socket::Socket;
+use crate::trace;
 use crate::wait::{Stop, Wait, until_ready};
 
 /// Makes this thread's memory large enough for small messages, so that a child which is forked next sends its
@@ -60,7 +61,10 @@ impl Outbound {
             return self.send_with_more(socket, fds, wait, 0);
         }
         match attempt(socket, bytes, &[], wait) {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                trace::sent(socket, bytes.len() - HEADER, 0);
+                Ok(())
+            }
             Err(Stop::Failed(Errno::MSGSIZE)) => self.send_with_more(socket, fds, wait, 1),
             Err(stop) => Err(send_error(stop)),
         }
@@ -99,7 +103,11 @@ impl Outbound {
                     refused += 1;
                     self.split(socket, count, refused)?;
                 }
-                sent => return sent.map_err(send_error),
+                sent => {
+                    sent.map_err(send_error)?;
+                    trace::sent(socket, self.scratch.packet.len() - HEADER, count);
+                    return Ok(());
+                }
             }
         }
     }

@@ -20,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::sys::peer;
 use crate::sys::registry::FIRST;
 use crate::sys::socket::Socket;
+use crate::trace;
 
 /// The environment variable that names the descriptor.
 const VARIABLE: &str = "WORMHOLE_FD";
@@ -60,7 +61,9 @@ const VARIABLE: &str = "WORMHOLE_FD";
 /// # Ok::<(), Error>(())
 /// ```
 pub fn spawn_command<A: Serialize>(command: Command, args: A) -> Result<process::Child> {
-    execute(&Settings::default(), command, args)
+    let child = execute(&Settings::default(), command, args)?;
+    trace::child_started(child.id());
+    Ok(child)
 }
 
 /// Starts a program that becomes a [`Child`].

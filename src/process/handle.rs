@@ -13,6 +13,7 @@ use super::abandoned;
 use crate::error::{ChildEnd, Error, Result};
 use crate::sys::registry::Registered;
 use crate::sys::socket;
+use crate::trace;
 use crate::wait::{Wait, until_ready};
 
 /// A child of this process, reaped at most once.
@@ -26,6 +27,7 @@ pub(super) struct Process {
 impl Process {
     /// Takes charge of a child that was started just now. Without a descriptor for it there is no child: it is killed.
     pub(super) fn adopt(pid: Pid) -> Result<Self> {
+        trace::child_started(pid.as_raw_pid().unsigned_abs());
         match pidfd_open(pid, PidfdFlags::empty()) {
             Ok(pidfd) => Ok(Self::new(pid, pidfd, None)),
             // It is gone, with its number, because SIGCHLD is ignored. What stands for it is readable, as it would be.
@@ -67,6 +69,7 @@ impl Process {
             self.look(may_block)?.ok_or(Errno::AGAIN)
         });
         let end = ended.map_err(|stop| stop.into_error("wait for a child", Error::Empty))?;
+        trace::child_ended(self.pid(), &end);
         Ok(self.end.insert(end).clone())
     }
 

@@ -142,11 +142,14 @@ impl Awake {
     ) -> Option<T> {
         let _turn = self.turn()?;
         while spinning.goes_on(Wait::Forever) {
-            thread::yield_now();
-            R::yield_now().await;
-            if let Some(result) = attempt() {
-                return Some(result);
+            // A look at the event loop costs as much as some looks at the socket.
+            for _ in 0..LOOKS {
+                thread::yield_now();
+                if let Some(result) = attempt() {
+                    return Some(result);
+                }
             }
+            R::yield_now().await;
         }
         None
     }
@@ -157,6 +160,9 @@ impl Awake {
         (!is_taken).then_some(Turn(&self.is_taken))
     }
 }
+
+/// How many looks of a task that spins come one after the other.
+const LOOKS: u32 = 4;
 
 /// Gives the turn back, also when its future is dropped.
 struct Turn<'a>(&'a AtomicBool);

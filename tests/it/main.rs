@@ -13,6 +13,8 @@ mod blob;
 mod builder;
 mod directions;
 mod ends;
+#[cfg(feature = "tracing")]
+mod events;
 mod fields;
 mod forms;
 mod fresh;

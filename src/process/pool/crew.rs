@@ -18,6 +18,7 @@ use crate::channel::{Receiver, Sender, channel};
 use crate::error::{ChildEnd, Error, Result};
 use crate::process::handle::Process;
 use crate::process::settings::Settings;
+use crate::trace;
 use crate::wait::Wait;
 
 /// Starts a worker with these ends.
@@ -494,6 +495,7 @@ where
         self.watch.forget(&hand.process);
         let end = hand.start_failure.take().unwrap_or(end);
         let pid = hand.process.pid();
+        trace::worker_lost(pid);
         let has_started = hand.has_started(self.says_ready);
         let is_wanted = matches!(hand.doom, Some(Doom::TimedOut | Doom::Cancelled));
         if !has_started && !is_wanted {
