@@ -154,3 +154,14 @@ fn prefork_loses_the_connection_of_a_worker_that_crashes_and_no_other() {
         .unwrap();
     assert_eq!(errors.matches("(SIGABRT)").count(), 20, "{errors}");
 }
+
+#[cfg(feature = "tokio")]
+#[test]
+fn service_answers_under_load() {
+    let printed = printed_by("service", &["8", "25"]);
+    let (first, times) = printed.split_once('\n').unwrap();
+    assert_eq!(first, "200 requests, all answered");
+    assert_eq!(times.lines().count(), 4, "{printed}");
+    // Nobody asks: the workers end all the same.
+    assert_eq!(printed_by("service", &["0"]), "0 requests, all answered\n");
+}

@@ -88,6 +88,9 @@ pub(crate) fn example(name: &str) -> PathBuf {
         let mut build = Command::new(env!("CARGO"));
         build.args(["build", "--example", name]);
         build.current_dir(env!("CARGO_MANIFEST_DIR"));
+        if cfg!(feature = "tokio") {
+            build.arg("--all-features");
+        }
         if profile.ends_with("release") {
             build.arg("--release");
         }
