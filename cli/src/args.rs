@@ -305,6 +305,9 @@ pub(crate) struct Tap {
     /// Characters of the text that are shown; 0 for none
     #[arg(short = 'W', long, value_name = "N", default_value_t = 80)]
     pub(crate) width: usize,
+    /// Wait for somebody to listen at REAL, instead of turning clients away
+    #[arg(short, long)]
+    pub(crate) wait: bool,
     /// Let in one client, and end when it has gone
     #[arg(long)]
     pub(crate) once: bool,

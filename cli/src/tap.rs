@@ -1,15 +1,15 @@
 //! `wormholectl tap`: stands between clients and a listener, and shows what passes.
 
 use std::fmt::Write;
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{io, iter};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use wormhole::{Error, Options, Peer, Raw, Receiver, Sender};
+use wormhole::{Error, Options, Peer, Raw, Receiver};
 
 use crate::address::Address;
 use crate::args::Tap;
@@ -17,6 +17,7 @@ use crate::failure::{Failure, Outcome, Status, complain};
 use crate::inbox::count_of;
 use crate::interrupt::{self, Door, Hand};
 use crate::kinds::kind_of;
+use crate::outbox::connect;
 use crate::output::{self, Written, write_line};
 use crate::packet::{self, Came, MAX_PACKET};
 use crate::text;
@@ -32,15 +33,15 @@ const LAST_RETRY: Duration = Duration::from_millis(64);
 const CROWDED: Duration = Duration::from_millis(100);
 
 pub(crate) fn run(args: &Tap) -> Outcome {
-    let Address::Name(real) = &args.real else {
+    if let Address::Fd(_) = args.real {
         let sentence = format!(
             "{} cannot be connected to: REAL is a path or @NAME",
             args.real
         );
         return Err(Failure::new(Status::Usage, sentence));
-    };
+    }
     let door = Door::bind(&args.new, &Options::new())?;
-    let real = Arc::new((args.real.clone(), real.clone()));
+    let real = Arc::new(args.real.clone());
     let mut number = 0_u64;
     loop {
         let (client, peer) = match next_client(&door)? {
@@ -51,14 +52,15 @@ pub(crate) fn run(args: &Tap) -> Outcome {
         let view = View {
             client: number,
             width: args.width,
+            wait: args.wait,
         };
         if args.once {
             drop(door);
-            return serve(view, client, peer, &real.0, &real.1).map(|()| 0);
+            return serve(view, client, peer, &real).map(|()| 0);
         }
         let real = Arc::clone(&real);
         let work = move || {
-            if let Err(failure) = serve(view, client, peer, &real.0, &real.1) {
+            if let Err(failure) = serve(view, client, peer, &real) {
                 failure.of(format_args!("client {number}")).report();
             }
         };
@@ -105,23 +107,17 @@ fn next_client(door: &Door) -> Outcome<Option<(Receiver<Raw>, Peer)>> {
 }
 
 /// Passes on what one client sends, until either side has gone.
-fn serve(
-    view: View,
-    client: Receiver<Raw>,
-    peer: Peer,
-    real: &Address,
-    path: &std::path::Path,
-) -> Outcome<()> {
+fn serve(view: View, client: Receiver<Raw>, peer: Peer, real: &Address) -> Outcome<()> {
     let who = match peer.pid {
         Some(pid) => format!("connected: pid {pid}, uid {}, gid {}", peer.uid, peer.gid),
         None => format!("connected: uid {}, gid {}", peer.uid, peer.gid),
     };
     view.show("--", &who)?;
-    let server = match Sender::<Raw>::connect(path) {
+    let server = match connect(real, &mut iter::empty(), view.wait, None) {
         Ok(server) => OwnedFd::try_from(server)?,
-        Err(error) => {
+        Err(failure) => {
             view.show("--", "turned away")?;
-            return Err(Failure::at(real, error));
+            return Err(failure);
         }
     };
     let client = OwnedFd::try_from(client)?;
@@ -195,11 +191,13 @@ fn pass_on(server: &OwnedFd, packet: &[u8], fds: &[OwnedFd]) -> Result<(), Errno
     }
 }
 
-/// How what one client sends is shown.
+/// How one client is served, and what it sends is shown.
 #[derive(Clone, Copy, Debug)]
 struct View {
     client: u64,
     width: usize,
+    /// Whether the client waits for somebody to listen.
+    wait: bool,
 }
 
 impl View {

@@ -29,7 +29,9 @@ fn raw(text: &str, fds: Vec<OwnedFd>) -> Raw {
 #[test]
 fn an_answer_is_printed() {
     let (running, (_, reply), _place) = asked(&[]);
-    reply.send(raw(r#"{"n":12345678901234567890123}"#, vec![])).unwrap();
+    reply
+        .send(raw(r#"{"n":12345678901234567890123}"#, vec![]))
+        .unwrap();
     assert_eq!(running.end().done(), "{\"n\":12345678901234567890123}\n");
     assert!(reply.is_disconnected());
 }
@@ -57,7 +59,9 @@ fn answers_are_counted_or_all_printed() {
 fn a_question_that_is_forgotten_is_an_error() {
     let (running, (_, reply), _place) = asked(&[]);
     drop(reply);
-    running.end().failed(3, "the sender has gone after 0 of 1 messages");
+    running
+        .end()
+        .failed(3, "the sender has gone after 0 of 1 messages");
 
     // In the queue of a listener that accepts nobody.
     let place = Place::new();
@@ -73,7 +77,10 @@ fn a_question_that_is_forgotten_is_an_error() {
 fn an_answer_that_does_not_come_is_not_waited_for_too_long() {
     let (running, (_, reply), _place) = asked(&["--timeout", "0.2"]);
     running.end().failed(4, "no message came within 200ms");
-    assert!(matches!(reply.send(raw("1", vec![])), Err(Error::Disconnected)));
+    assert!(matches!(
+        reply.send(raw("1", vec![])),
+        Err(Error::Disconnected)
+    ));
 }
 
 #[test]
@@ -82,9 +89,15 @@ fn descriptors_of_the_question_come_after_the_channel() {
     let listener = Listener::<Raw>::bind(place.join("a")).unwrap();
     let running = start(ctl(["call", &place.at("a"), "[0,1]", "--fd", "/dev/null"]));
     let (rx, _) = listener.accept_timeout(DEADLINE).unwrap();
-    let (_, mut fds) = rx.recv_timeout(DEADLINE).unwrap().decode_with_fds::<[u32; 2]>().unwrap();
+    let (_, mut fds) = rx
+        .recv_timeout(DEADLINE)
+        .unwrap()
+        .decode_with_fds::<[u32; 2]>()
+        .unwrap();
     assert_eq!(fds.len(), 2);
-    std::fs::File::from(fds.pop().unwrap()).write_all(b"x").unwrap_err(); // open for reading
+    std::fs::File::from(fds.pop().unwrap())
+        .write_all(b"x")
+        .unwrap_err(); // open for reading
     let reply = Sender::<u32>::try_from(fds.pop().unwrap()).unwrap();
     reply.send(7).unwrap();
     assert_eq!(running.end().done(), "7\n");

@@ -16,13 +16,37 @@ fn garbage_is_named_and_the_next_message_arrives() {
         (vec![1, 2, 3], nothing, "3 bytes are too few"),
         (packet(b"nope"), nothing, "not JSON: "),
         (packet(b"\"\xff\""), nothing, "not JSON: "),
-        (packet(b"\"\\ud800\""), nothing, "not JSON: lone leading surrogate at column 2"),
-        (packet(deep.as_bytes()), nothing, "not JSON: nested deeper than 127 levels"),
+        (
+            packet(b"\"\\ud800\""),
+            nothing,
+            "not JSON: lone leading surrogate at column 2",
+        ),
+        (
+            packet(deep.as_bytes()),
+            nothing,
+            "not JSON: nested deeper than 127 levels",
+        ),
         (packet(b"1 2"), nothing, "not JSON: "),
-        ([&1_u64.to_le_bytes(), &b"12"[..]].concat(), nothing, "2 bytes of text came"),
-        ([&9_u64.to_le_bytes(), &b"12"[..]].concat(), nothing, "malformed packet"),
-        ([&9_u64.to_le_bytes(), &b"12"[..]].concat(), &[null.as_raw_fd()], "malformed packet"),
-        (u64::MAX.to_le_bytes().to_vec(), nothing, "limit of 67108864 bytes"),
+        (
+            [&1_u64.to_le_bytes(), &b"12"[..]].concat(),
+            nothing,
+            "2 bytes of text came",
+        ),
+        (
+            [&9_u64.to_le_bytes(), &b"12"[..]].concat(),
+            nothing,
+            "malformed packet",
+        ),
+        (
+            [&9_u64.to_le_bytes(), &b"12"[..]].concat(),
+            &[null.as_raw_fd()],
+            "malformed packet",
+        ),
+        (
+            u64::MAX.to_le_bytes().to_vec(),
+            nothing,
+            "limit of 67108864 bytes",
+        ),
         (packet(b"\x1b[2J"), nothing, "not JSON: "),
     ];
     for (bytes, fds, words) in cases {
@@ -31,7 +55,10 @@ fn garbage_is_named_and_the_next_message_arrives() {
         send_packet(&raw_client(place.join("a")), bytes, fds);
         let ended = running.end();
         ended.failed(7, words);
-        assert!(ended.err.contains("message 1, of client 1 (pid "), "{ended:?}");
+        assert!(
+            ended.err.contains("message 1, of client 1 (pid "),
+            "{ended:?}"
+        );
         assert!(!ended.err.contains('\x1b'));
         assert!(!place.join("a").exists());
     }
@@ -49,7 +76,11 @@ fn garbage_is_named_and_the_next_message_arrives() {
     }
     drop(client);
     let ended = running.end();
-    assert_eq!((ended.code(), ended.err.lines().count()), (7, cases.len()), "{ended:?}");
+    assert_eq!(
+        (ended.code(), ended.err.lines().count()),
+        (7, cases.len()),
+        "{ended:?}"
+    );
 }
 
 #[test]
@@ -79,7 +110,13 @@ fn more_clients_than_descriptors_wait() {
     let place = Place::new();
     let script = "ulimit -n 24; exec \"$0\" \"$@\"";
     let mut command = std::process::Command::new("bash");
-    command.args(["-c", script, crate::support::PROGRAM, "listen", &place.at("a")]);
+    command.args([
+        "-c",
+        script,
+        crate::support::PROGRAM,
+        "listen",
+        &place.at("a"),
+    ]);
     let running = start(command);
     let clients: Vec<_> = (0..40).map(|_| sender(place.join("a"))).collect();
     // Those who are in come first, and the others as these leave.
@@ -98,18 +135,35 @@ fn more_clients_than_descriptors_wait() {
 
 #[test]
 fn a_wrong_command_line_is_status_2() {
-    for arguments in [&[][..], &["listen"], &["nope"], &["listen", "a", "--timeout", "x"]] {
+    for arguments in [
+        &[][..],
+        &["listen"],
+        &["nope"],
+        &["listen", "a", "--timeout", "x"],
+    ] {
         assert_eq!(run(ctl(arguments), b"").code(), 2, "{arguments:?}");
     }
     run(ctl(["listen", "a", "--timeout", "-1"]), b"").failed(2, "");
-    for command in ["listen", "send", "call", "run", "take", "tap", "completions", "man"] {
+    for command in [
+        "listen",
+        "send",
+        "call",
+        "run",
+        "take",
+        "tap",
+        "completions",
+        "man",
+    ] {
         let help = run(ctl([command, "--help"]), b"").done();
         assert!(help.contains("Example"), "{command}: {help}");
         let page = run(ctl(["man", command]), b"").done();
         assert!(page.contains(".TH"), "{command}");
     }
     let help = run(ctl(["--help"]), b"").done();
-    assert!(help.contains("Exit status") && help.contains("Addresses"), "{help}");
+    assert!(
+        help.contains("Exit status") && help.contains("Addresses"),
+        "{help}"
+    );
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = run(ctl(["completions", shell]), b"").done();
         assert!(script.contains("wormholectl"), "{shell}");

@@ -44,7 +44,12 @@ fn recipes_print_what_the_page_says() {
             _ => String::new(),
         };
         let ended = run(bash(text, place.path()), b"");
-        assert_eq!((ended.code(), &ended.out), (0, &expected), "{text}\n{}", ended.err);
+        assert_eq!(
+            (ended.code(), &ended.out),
+            (0, &expected),
+            "{text}\n{}",
+            ended.err
+        );
         count += 1;
     }
     assert_eq!(count, 7);
@@ -55,6 +60,9 @@ fn the_page_has_the_exit_statuses_of_the_help() {
     let help = run(crate::support::ctl(["--help"]), b"").done();
     for status in 0..=7 {
         assert!(PAGE.contains(&format!("| {status} | ")), "{status}");
-        assert!(help.contains(&format!("\n  {status}  ")), "{status}: {help}");
+        assert!(
+            help.contains(&format!("\n  {status}  ")),
+            "{status}: {help}"
+        );
     }
 }

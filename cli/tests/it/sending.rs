@@ -53,7 +53,9 @@ fn descriptors_go_with_it_in_order() {
     fs::write(place.join("7"), "a file called 7").unwrap();
     let (mut read, write) = std::io::pipe().unwrap();
     let mut command = ctl(["send", &address, "[0,1,2,3]", "--fd", "7", "--fd", "./7"]);
-    command.args(["-f", "0", "-f", "7"]).current_dir(place.path());
+    command
+        .args(["-f", "0", "-f", "7"])
+        .current_dir(place.path());
     give(&mut command, write.into(), 7);
     run(command, b"the input").done();
     let message = accept(&listener).recv_timeout(DEADLINE).unwrap();
@@ -84,7 +86,10 @@ fn descriptors_that_cannot_be_sent_are_an_error() {
     let many: Vec<_> = (0..254).flat_map(|_| ["--fd", "0"]).collect();
     let mut command = ctl(["send", &address, "0"]);
     command.args(many);
-    run(command, b"").failed(1, "cannot send 254 descriptors in one message: the limit is 253");
+    run(command, b"").failed(
+        1,
+        "cannot send 254 descriptors in one message: the limit is 253",
+    );
     while let Ok((rx, _)) = listener.try_accept() {
         assert_eq!(texts(&rx), [""; 0]);
     }
@@ -95,8 +100,15 @@ fn each_line_is_a_message() {
     let (_place, listener, address) = listener();
     let long = format!("\"{}\"", "x".repeat(1_000_000));
     let input = format!("1\n\n  \t\r\n [2] \r\n{long}\n{{\"a\":\"b\"}}");
+    let receiving = thread::spawn({
+        let listener = listener.clone();
+        move || texts(&accept(&listener))
+    });
     run(ctl(["send", &address]), input.as_bytes()).done();
-    assert_eq!(texts(&accept(&listener)), ["1", "[2]", &long, "{\"a\":\"b\"}"]);
+    assert_eq!(
+        receiving.join().unwrap(),
+        ["1", "[2]", &long, "{\"a\":\"b\"}"]
+    );
     run(ctl(["send", &address]), b"").done();
     assert_eq!(texts(&accept(&listener)), [""; 0]);
 }
@@ -127,9 +139,18 @@ fn what_is_no_json_is_refused_with_its_place() {
         ("1 2", "not JSON: trailing characters at column 3"),
         ("{'a':1}", "not JSON: "),
         ("\u{feff}1", "not JSON: "),
-        ("\"\\ud800\"", "not JSON: lone leading surrogate at column 2"),
-        (&*deep, "not JSON: nested deeper than 127 levels at column 128"),
-        ("{\"a\":1", "not JSON: EOF while parsing an object at column 6"),
+        (
+            "\"\\ud800\"",
+            "not JSON: lone leading surrogate at column 2",
+        ),
+        (
+            &*deep,
+            "not JSON: nested deeper than 127 levels at column 128",
+        ),
+        (
+            "{\"a\":1",
+            "not JSON: EOF while parsing an object at column 6",
+        ),
     ] {
         run(ctl(["send", &address, "--", bad]), b"").failed(6, words);
         let input = format!("1\n\n{bad}\n4\n");
@@ -138,8 +159,12 @@ fn what_is_no_json_is_refused_with_its_place() {
         run(ctl(["send", &address, "--keep-going"]), input.as_bytes()).failed(6, words);
         assert_eq!(texts(&accept(&listener)), ["1", "4"], "{bad}");
     }
-    run(ctl(["send", &address]), b"\"\xff\"\n").failed(6, "line 1: not JSON: not UTF-8 at column 2");
-    assert!(matches!(listener.accept_timeout(DEADLINE).unwrap().0.recv(), Err(Error::Disconnected)));
+    run(ctl(["send", &address]), b"\"\xff\"\n")
+        .failed(6, "line 1: not JSON: not UTF-8 at column 2");
+    assert!(matches!(
+        listener.accept_timeout(DEADLINE).unwrap().0.recv(),
+        Err(Error::Disconnected)
+    ));
 }
 
 #[test]
@@ -172,7 +197,10 @@ fn a_receiver_that_leaves_ends_it_though_there_is_no_input() {
     drop(rx);
     // Not `end`, which closes the input.
     let err = running.wait_for_error();
-    assert_eq!(err, "wormholectl: the receiver has gone, 1 message had been sent\n");
+    assert_eq!(
+        err,
+        "wormholectl: the receiver has gone, 1 message had been sent\n"
+    );
     assert_eq!(running.end().code(), 3);
 }
 
@@ -180,8 +208,11 @@ fn a_receiver_that_leaves_ends_it_though_there_is_no_input() {
 fn a_receiver_that_never_reads_is_waited_for_as_long_as_wanted() {
     let (_place, listener, address) = listener();
     let lines = "1\n".repeat(10_000);
-    run(ctl(["send", &address, "--timeout", "0.05"]), lines.as_bytes())
-        .failed(4, "cannot send a message: timed out after 50ms");
+    run(
+        ctl(["send", &address, "--timeout", "0.05"]),
+        lines.as_bytes(),
+    )
+    .failed(4, "cannot send a message: timed out after 50ms");
     run(ctl(["send", &address, "--no-wait"]), lines.as_bytes())
         .failed(5, "cannot send now: the channel is full");
     // What came before is there.
@@ -210,8 +241,10 @@ fn a_slow_receiver_gets_everything() {
 fn an_address_where_nobody_listens_is_an_error() {
     let place = Place::new();
     run(ctl(["send", &place.at("a"), "1"]), b"").failed(1, "nobody listens there: No such file");
-    run(ctl(["send", "@wormholectl nobody", "1"]), b"")
-        .failed(1, "cannot connect to @wormholectl nobody: nobody listens there");
+    run(ctl(["send", "@wormholectl nobody", "1"]), b"").failed(
+        1,
+        "cannot connect to @wormholectl nobody: nobody listens there",
+    );
     let stale = UnixListener::bind(place.join("stream")).unwrap();
     run(ctl(["send", &place.at("stream"), "1"]), b"").failed(1, "wrong type for socket");
     drop(stale);

@@ -182,20 +182,15 @@ impl Running {
         while let Ok(line) = self.lines.recv_timeout(left()) {
             out.push_str(&line);
         }
-        let err = self.err.recv_timeout(left());
-        let ended = self.child.try_wait().unwrap();
-        if ended.is_none() && left().is_zero() {
-            let pid = self.pid();
-            let _ = killpg(pid, Signal::SIGKILL);
-            panic!("a hang: {out:?} {err:?}");
-        }
-        // Its streams are closed.
+        let Ok(err) = self.err.recv_timeout(left()) else {
+            // It, or a process that it has started.
+            let ended = self.child.try_wait().unwrap();
+            let _ = killpg(self.pid(), Signal::SIGKILL);
+            let err = self.err.recv_timeout(DEADLINE);
+            panic!("a hang: {ended:?}, it has printed {out:?} and {err:?}");
+        };
         let status = self.child.wait().unwrap();
-        Ended {
-            status,
-            out,
-            err: err.unwrap(),
-        }
+        Ended { status, out, err }
     }
 
     /// All that it says until it ends by itself, though its input is still open.
@@ -210,7 +205,9 @@ impl Running {
     }
 
     pub(crate) fn open_descriptors(&self) -> usize {
-        fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
+        fs::read_dir(format!("/proc/{}/fd", self.pid()))
+            .unwrap()
+            .count()
     }
 }
 
@@ -246,6 +243,17 @@ pub(crate) fn raw(text: &str) -> Raw {
     Raw::from_parts(text.to_owned(), Vec::new()).unwrap()
 }
 
+/// Descriptors that the tests themselves have been started with, and that their children have, too.
+pub(crate) fn strays() -> Vec<u32> {
+    let mut command = Command::new("bash");
+    command.args(["-c", "ls /proc/self/fd"]);
+    let listed = run(command, b"").done();
+    let numbers = listed.lines().map(|number| number.parse().unwrap());
+    let mut strays: Vec<u32> = numbers.filter(|&number| number > 3).collect(); // 3 is the directory
+    strays.sort_unstable();
+    strays
+}
+
 /// Gives a child a descriptor by that number.
 pub(crate) fn give(command: &mut Command, fd: OwnedFd, number: RawFd) {
     // Out of the way of the numbers that are given.
@@ -279,7 +287,9 @@ pub(crate) fn raw_client(path: impl AsRef<Path>) -> OwnedFd {
     )
     .unwrap();
     let address = UnixAddr::new(path.as_ref()).unwrap();
-    eventually("a listener", || connect(client.as_raw_fd(), &address).is_ok());
+    eventually("a listener", || {
+        connect(client.as_raw_fd(), &address).is_ok()
+    });
     client
 }
 
@@ -287,7 +297,14 @@ pub(crate) fn send_packet(client: &OwnedFd, packet: &[u8], fds: &[RawFd]) {
     let rights = [ControlMessage::ScmRights(fds)];
     let control = if fds.is_empty() { &[][..] } else { &rights };
     let flags = MsgFlags::MSG_NOSIGNAL;
-    sendmsg::<()>(client.as_raw_fd(), &[IoSlice::new(packet)], control, flags, None).unwrap();
+    sendmsg::<()>(
+        client.as_raw_fd(),
+        &[IoSlice::new(packet)],
+        control,
+        flags,
+        None,
+    )
+    .unwrap();
 }
 
 /// A packet as it should be.

@@ -8,7 +8,9 @@ use std::thread;
 use nix::pty::openpty;
 use wormhole::{Listener, Raw};
 
-use crate::support::{DEADLINE, PROGRAM, Place, ctl, eventually, raw, run, sender, start, with_path};
+use crate::support::{
+    DEADLINE, PROGRAM, Place, ctl, eventually, raw, run, sender, start, with_path,
+};
 
 /// Runs a command line under a terminal of its own.
 fn in_terminal(place: &Place, line: &str) -> Command {
@@ -59,7 +61,10 @@ fn lines_that_are_typed_are_sent() {
         String::from_utf8(bytes).unwrap()
     });
     let echo = reading.join().unwrap();
-    assert!(!echo.contains("wormholectl") && !echo.contains('\x1b'), "{echo:?}");
+    assert!(
+        !echo.contains("wormholectl") && !echo.contains('\x1b'),
+        "{echo:?}"
+    );
 }
 
 #[test]
@@ -87,7 +92,14 @@ fn control_c_removes_the_socket_file() {
 #[test]
 fn errors_have_no_colours_in_a_terminal() {
     let place = Place::new();
-    let ended = run(in_terminal(&place, "wormholectl send ./a; wormholectl nope"), b"");
+    let ended = run(
+        in_terminal(&place, "wormholectl send ./a; wormholectl nope"),
+        b"",
+    );
     assert!(!ended.out.contains('\x1b'), "{ended:?}");
-    assert!(run(ctl(["send", &place.at("a")]), b"").err.starts_with("wormholectl: cannot"));
+    assert!(
+        run(ctl(["send", &place.at("a")]), b"")
+            .err
+            .starts_with("wormholectl: cannot")
+    );
 }
