@@ -22,7 +22,6 @@ use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::builder::Builder;
 use super::child::Child;
 use super::code;
 use super::handle::Process;
@@ -276,7 +275,7 @@ where
     A: Serialize + DeserializeOwned,
     R: Serialize + DeserializeOwned,
 {
-    Builder::new().spawn_fresh(args, f)
+    call(&Settings::default(), args, f)
 }
 
 /// Starts a child whose function returns a value.

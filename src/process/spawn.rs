@@ -11,7 +11,6 @@ use serde::de::DeserializeOwned;
 use serde::{Serialize, Serializer};
 
 use super::abandoned;
-use super::builder::Builder;
 use super::child::Child;
 use super::detach::detach;
 use super::handle::Process;
@@ -75,7 +74,7 @@ where
     A: Serialize,
     R: Serialize + DeserializeOwned,
 {
-    Builder::new().spawn(args, f)
+    call(&Settings::default(), Threads::One, args, f)
 }
 
 /// Runs `f(args)` in a child process, as [`spawn`] does, whatever threads this process has.
@@ -123,8 +122,7 @@ where
     A: Serialize,
     R: Serialize + DeserializeOwned,
 {
-    // SAFETY: the same contract.
-    unsafe { Builder::new().spawn_unchecked(args, f) }
+    call(&Settings::default(), Threads::Any, args, f)
 }
 
 /// Whether a process may fork that has several threads.

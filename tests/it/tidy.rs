@@ -414,6 +414,7 @@ fn what_security_md_says_is_shown_by_tests_that_exist() {
         "recv_timeout",
         "try_send",
         "send_timeout",
+        "max_blob_len",
         "max_message_len",
         "spawn_command",
     ];

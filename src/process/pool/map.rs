@@ -11,6 +11,28 @@ use super::outcome::{JobError, JobId};
 use crate::error::Error;
 use crate::wait::Wait;
 
+impl<J, R> Pool<J, R>
+where
+    J: Serialize + DeserializeOwned,
+    R: Serialize + DeserializeOwned,
+{
+    /// Works through jobs, and gives each with its result, in order.
+    ///
+    /// Takes jobs as workers become free, and at most four times as many as there are workers ahead of what it gives back,
+    /// so an endless iterator will do, and one that makes its jobs as they are asked for. Outcomes of jobs that were
+    /// submitted before are kept for [`recv`](Self::recv).
+    ///
+    /// It keeps each job until it gives it back, with the ends and descriptors in it: to move these into the worker, use
+    /// [`submit`](Self::submit). What [`submit`](Self::submit) says as an [`Error`], it gives as
+    /// [`JobError::Undelivered`].
+    pub fn map<I>(&mut self, jobs: I) -> Map<'_, I::IntoIter, R>
+    where
+        I: IntoIterator<Item = J>,
+    {
+        Map::new(self, jobs.into_iter())
+    }
+}
+
 /// The jobs that a [`Pool`] works through, each with its result, in order: [`Pool::map`].
 ///
 /// If it is dropped before its end, jobs that were submitted are worked on, and their outcomes forgotten.
@@ -55,7 +77,7 @@ where
         loop {
             let is_waiting = |slot: &Slot<_, _>| matches!(slot.state, State::Waiting);
             if !self.window.back().is_some_and(is_waiting) {
-                let options = &self.pool.crew.options;
+                let options = &self.pool.crew.settings;
                 if self.window.len() >= 4 * options.workers.saturating_mul(1 + options.ahead) {
                     return;
                 }

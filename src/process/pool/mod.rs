@@ -6,6 +6,7 @@ mod hand;
 mod map;
 mod options;
 mod outcome;
+mod settings;
 mod watch;
 mod worker;
 
@@ -109,20 +110,6 @@ where
     J: Serialize + DeserializeOwned,
     R: Serialize + DeserializeOwned,
 {
-    /// Starts so many workers that call `work` for each job: forked ones, with the default [`PoolOptions`]. 0 means as many
-    /// as there are processors for this process.
-    ///
-    /// # Errors
-    ///
-    /// As [`PoolOptions::start`]: [`Error::MultiThreaded`] in a process with threads, which uses [`PoolOptions::fresh`].
-    pub fn new(workers: usize, work: fn(J) -> R) -> Result<Self>
-    where
-        J: 'static,
-        R: 'static,
-    {
-        PoolOptions::new(workers).run(work)
-    }
-
     /// Gives a job to a worker, and returns its id.
     ///
     /// Blocks while all workers are busy, or have not started yet; results that come meanwhile are kept for
@@ -284,22 +271,6 @@ where
                 self.crew.sleep(wait)?;
             }
         }
-    }
-
-    /// Works through jobs, and gives each with its result, in order.
-    ///
-    /// Takes jobs as workers become free, and at most four times as many as there are workers ahead of what it gives back,
-    /// so an endless iterator will do, and one that makes its jobs as they are asked for. Outcomes of jobs that were
-    /// submitted before are kept for [`recv`](Self::recv).
-    ///
-    /// It keeps each job until it gives it back, with the ends and descriptors in it: to move these into the worker, use
-    /// [`submit`](Self::submit). What [`submit`](Self::submit) says as an [`Error`], it gives as
-    /// [`JobError::Undelivered`].
-    pub fn map<I>(&mut self, jobs: I) -> Map<'_, I::IntoIter, R>
-    where
-        I: IntoIterator<Item = J>,
-    {
-        Map::new(self, jobs.into_iter())
     }
 
     /// Gives up a job. Its outcome is [`JobError::Cancelled`], unless it has another one already.

@@ -9,10 +9,12 @@ use serde::de::DeserializeOwned;
 
 use super::Pool;
 use super::crew::{Crew, Start};
+use super::settings::PoolSettings;
 use super::worker::{self, Stateless, Work};
 use crate::error::Result;
 use crate::process::builder::Builder;
 use crate::process::failure::Failure;
+use crate::process::settings::Settings;
 use crate::process::{command, fresh};
 
 /// How a [`Pool`] works: how many workers of which kind, and what they may do.
@@ -50,12 +52,8 @@ use crate::process::{command, fresh};
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct PoolOptions {
-    pub(super) workers: usize,
-    pub(super) deadline: Option<Duration>,
-    pub(super) jobs_per_worker: Option<u64>,
-    pub(super) ahead: usize,
-    pub(super) keep: usize,
-    pub(super) builder: Builder,
+    settings: PoolSettings,
+    builder: Builder,
     is_fresh: bool,
 }
 
@@ -70,11 +68,14 @@ impl PoolOptions {
             workers => workers,
         };
         PoolOptions {
-            workers,
-            deadline: None,
-            jobs_per_worker: None,
-            ahead: 0,
-            keep: 1024,
+            settings: PoolSettings {
+                workers,
+                deadline: None,
+                jobs_per_worker: None,
+                ahead: 0,
+                keep: 1024,
+                process: Settings::default(),
+            },
             builder,
             is_fresh: false,
         }
@@ -94,13 +95,13 @@ impl PoolOptions {
     ///
     /// [`JobError::TimedOut`]: crate::JobError::TimedOut
     pub fn deadline(mut self, a_job: Duration) -> Self {
-        self.deadline = Some(a_job);
+        self.settings.deadline = Some(a_job);
         self
     }
 
     /// Has each worker end after so many jobs, and another one take its place: for work that leaks. 0 counts as 1.
     pub fn jobs_per_worker(mut self, jobs: u64) -> Self {
-        self.jobs_per_worker = Some(jobs.max(1));
+        self.settings.jobs_per_worker = Some(jobs.max(1));
         self
     }
 
@@ -110,14 +111,14 @@ impl PoolOptions {
     /// long one although another worker is free. What a worker has not taken when it dies goes to another one: a
     /// death costs one job still. Costs a descriptor more for each worker.
     pub fn ahead(mut self, jobs: usize) -> Self {
-        self.ahead = jobs;
+        self.settings.ahead = jobs;
         self
     }
 
     /// Sets how many outcomes the pool keeps that nobody has received, while jobs are submitted: 1024 by default. With so
     /// many, a submit says [`Error::Full`](crate::Error::Full).
     pub fn keep(mut self, outcomes: usize) -> Self {
-        self.keep = outcomes.max(1);
+        self.settings.keep = outcomes.max(1);
         self
     }
 
@@ -196,7 +197,11 @@ impl PoolOptions {
                 worker::fork(settings, &args, work, jobs, answers)
             }),
         };
-        Ok(Pool::new_with(Crew::start(self, true, start)?))
+        Ok(Pool::new_with(Crew::start(
+            self.into_settings(),
+            true,
+            start,
+        )?))
     }
 
     /// Starts workers that are another program, in any language: `command` makes the command of each.
@@ -220,6 +225,37 @@ impl PoolOptions {
             let (process, _) = command::start_process(settings, command(), (jobs, answers))?;
             Ok(process)
         });
-        Ok(Pool::new_with(Crew::start(self, false, start)?))
+        Ok(Pool::new_with(Crew::start(
+            self.into_settings(),
+            false,
+            start,
+        )?))
+    }
+
+    fn into_settings(self) -> PoolSettings {
+        PoolSettings {
+            process: self.builder.settings().clone(),
+            ..self.settings
+        }
+    }
+}
+
+impl<J, R> Pool<J, R>
+where
+    J: Serialize + DeserializeOwned,
+    R: Serialize + DeserializeOwned,
+{
+    /// Starts so many workers that call `work` for each job: forked ones, with the default [`PoolOptions`]. 0 means as many
+    /// as there are processors for this process.
+    ///
+    /// # Errors
+    ///
+    /// As [`PoolOptions::start`]: [`Error::MultiThreaded`](crate::Error::MultiThreaded) in a process with threads, which uses [`PoolOptions::fresh`].
+    pub fn new(workers: usize, work: fn(J) -> R) -> Result<Self>
+    where
+        J: 'static,
+        R: 'static,
+    {
+        PoolOptions::new(workers).run(work)
     }
 }

@@ -1,24 +1,23 @@
 //! The workers of a pool in their places, and what becomes of its jobs.
 
+mod listen;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use rustix::event::Timespec;
-use rustix::io::Errno;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::answer::Answer;
 use super::hand::{Doom, Hand, InHand};
-use super::options::PoolOptions;
 use super::outcome::{JobError, JobId};
+use super::settings::PoolSettings;
 use super::watch::{Event, Watch};
 use crate::channel::{Receiver, Sender, channel};
 use crate::error::{ChildEnd, Error, Result};
 use crate::process::handle::Process;
 use crate::process::settings::Settings;
-use crate::trace;
 use crate::wait::Wait;
 
 /// Starts a worker with these ends.
@@ -34,14 +33,11 @@ const DEATHS: u32 = 3;
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LAST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Of so many looks at the workers alone, one is at everything.
-const LOOKS: u32 = 64;
-
 pub(super) struct Crew<J, R> {
     start: Start<J, R>,
     /// Whether workers say when they have started.
     says_ready: bool,
-    pub(super) options: PoolOptions,
+    pub(super) settings: PoolSettings,
     pub(super) places: Vec<Option<Hand<J, R>>>,
     pub(super) watch: Watch,
     events: Vec<Event>,
@@ -70,14 +66,14 @@ where
 {
     /// Starts all workers.
     pub(super) fn start(
-        options: PoolOptions,
+        settings: PoolSettings,
         says_ready: bool,
         start: Start<J, R>,
     ) -> Result<Self> {
         let mut crew = Crew {
             start,
             says_ready,
-            places: Vec::with_capacity(options.workers),
+            places: Vec::with_capacity(settings.workers),
             watch: Watch::new()?,
             events: Vec::new(),
             backlog: VecDeque::new(),
@@ -91,9 +87,9 @@ where
             earliest: None,
             deaths: 0,
             last_death: None,
-            options,
+            settings,
         };
-        for _ in 0..crew.options.workers {
+        for _ in 0..crew.settings.workers {
             crew.start_one()?;
         }
         crew.is_short = false;
@@ -103,8 +99,8 @@ where
     fn start_one(&mut self) -> Result<()> {
         let (jobs, job_end) = channel::<J>()?;
         let (answer, answers) = channel::<Answer<R>>()?;
-        let untaken = (self.options.ahead > 0).then(|| job_end.clone());
-        let process = (self.start)(self.options.builder.settings(), job_end, answer)?;
+        let untaken = (self.settings.ahead > 0).then(|| job_end.clone());
+        let process = (self.start)(&self.settings.process, job_end, answer)?;
         let hand = Hand::new(process, jobs, untaken, answers, !self.says_ready);
         let place = self.places.iter().position(Option::is_none);
         let place = place.unwrap_or(self.places.len());
@@ -163,7 +159,7 @@ where
 
     /// Starts as many workers as are missing.
     fn replace(&mut self) -> Result<()> {
-        while self.active() < self.options.workers {
+        while self.active() < self.settings.workers {
             if self.is_broken() {
                 self.give_up();
                 return Ok(());
@@ -208,7 +204,7 @@ where
 
     /// A worker that can take a job now, and has the fewest.
     fn free_place(&mut self) -> Option<usize> {
-        let (ahead, limit) = (self.options.ahead, self.options.jobs_per_worker);
+        let (ahead, limit) = (self.settings.ahead, self.settings.jobs_per_worker);
         let mut found = None;
         let count = self.places.len();
         for place in (self.turn..count).chain(0..self.turn.min(count)) {
@@ -242,7 +238,7 @@ where
             Ok(()) => {
                 let is_first = hand.jobs_in_hand.is_empty();
                 let until = self
-                    .options
+                    .settings
                     .deadline
                     .filter(|_| is_first)
                     .and_then(deadline);
@@ -268,7 +264,7 @@ where
 
     /// Gives a job to whichever worker is free, or waits for one.
     pub(super) fn submit(&mut self, job: &J, wait: Wait) -> Result<JobId> {
-        if self.outcomes.len() >= self.options.keep {
+        if self.outcomes.len() >= self.settings.keep {
             return Err(Error::Full);
         }
         loop {
@@ -308,223 +304,6 @@ where
     fn count_ready(&self) -> usize {
         let ready = self.places.iter().flatten().filter(|hand| hand.is_ready);
         ready.count()
-    }
-
-    /// Looks at the workers that have jobs. Cheap if these are few, and else at everything.
-    pub(super) fn look(&mut self) -> Result<()> {
-        self.looks = self.looks.wrapping_add(1);
-        let has_jobs = |hand: &Option<Hand<J, R>>| {
-            hand.as_ref()
-                .is_some_and(|hand| !hand.jobs_in_hand.is_empty())
-        };
-        let busy = self
-            .places
-            .iter()
-            .filter(|hand| has_jobs(hand))
-            .take(3)
-            .count();
-        if busy > 2 || self.looks % LOOKS == 0 {
-            return self.sleep(Wait::Never);
-        }
-        // One outcome at a time, and the workers take turns: each look is a system call.
-        let count = self.places.len();
-        for place in (self.ear..count).chain(0..self.ear.min(count)) {
-            if self.places.get(place).is_some_and(has_jobs) {
-                self.hear(place);
-                if !self.outcomes.is_empty() {
-                    self.ear = place + 1;
-                    break;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Waits for something to happen.
-    pub(super) fn sleep(&mut self, wait: Wait) -> Result<()> {
-        let retry = self.retry.filter(|_| self.is_short).map(|(at, _)| at);
-        self.watch.set_alarm(earlier(self.earliest, retry))?;
-        let timeout = match wait {
-            Wait::Never => Some(Timespec::default()),
-            Wait::Forever => None,
-            Wait::Until { deadline, .. } => {
-                match deadline.checked_duration_since(Instant::now()) {
-                    None | Some(Duration::ZERO) => {
-                        let after = wait.length();
-                        let operation = "wait for a pool";
-                        return Err(Error::TimedOut { operation, after });
-                    }
-                    Some(left) => Timespec::try_from(left).ok(), // billions of years are forever
-                }
-            }
-        };
-        let mut events = std::mem::take(&mut self.events);
-        events.clear();
-        match self.watch.wait(timeout, &mut events) {
-            Ok(()) | Err(Errno::INTR) => {}
-            Err(errno) => return Err(Error::io("wait for a pool", errno)),
-        }
-        for event in &events {
-            match *event {
-                Event::Answer(place) => self.hear(place),
-                Event::End(place) => self.bury(place),
-                Event::Alarm => {} // for `tend`
-            }
-        }
-        self.events = events;
-        Ok(())
-    }
-
-    /// Takes what a worker has said.
-    pub(super) fn hear(&mut self, place: usize) {
-        while let Some(Some(hand)) = self.places.get_mut(place) {
-            if !hand.is_heard {
-                return;
-            }
-            match hand.answers.try_recv() {
-                Ok(answer) => self.take(place, Ok(answer)),
-                Err(Error::Empty) => return,
-                Err(Error::Disconnected) => {
-                    self.watch.forget(&hand.answers);
-                    hand.is_heard = false;
-                    let has_jobs = !hand.jobs_in_hand.is_empty();
-                    if !hand.has_started(self.says_ready) && !has_jobs {
-                        // Replaced once it has ended, and its death is counted.
-                        let _ = hand.process.kill();
-                        return;
-                    }
-                    match has_jobs {
-                        true => hand.kill(Doom::Broken("the worker has hung up".to_owned())),
-                        false => hand.dismiss(), // it will end by itself
-                    }
-                    self.is_short = true;
-                    return;
-                }
-                Err(error @ Error::Io { .. }) => {
-                    hand.kill(Doom::Broken(format!("{error:#}")));
-                    self.watch.forget(&hand.answers);
-                    hand.is_heard = false;
-                    self.is_short = true;
-                    return;
-                }
-                Err(error) => self.take(place, Err(error)),
-            }
-            // Nothing more is to be expected of it.
-            if let Some(Some(hand)) = self.places.get(place) {
-                if hand.jobs_in_hand.is_empty() && hand.is_active() {
-                    return;
-                }
-            }
-        }
-    }
-
-    /// Takes one answer, or the error instead of one.
-    fn take(&mut self, place: usize, answer: Result<Answer<R>>) {
-        let Some(Some(hand)) = self.places.get_mut(place) else {
-            return;
-        };
-        let outcome = match answer {
-            Ok(Answer::Ready) => {
-                hand.is_ready = true;
-                self.deaths = 0;
-                return;
-            }
-            Ok(Answer::Done(result)) => Ok(result),
-            Ok(Answer::Failed(panic)) => {
-                if !hand.is_ready {
-                    let message = panic.message;
-                    hand.start_failure = Some(ChildEnd::Panicked { message });
-                    return;
-                }
-                Err(JobError::Panicked {
-                    message: panic.message,
-                    place: panic.place,
-                    backtrace: panic.backtrace,
-                })
-            }
-            Ok(Answer::Undelivered(reason)) => {
-                if !hand.is_ready {
-                    hand.start_failure = Some(ChildEnd::Undelivered { reason });
-                    return;
-                }
-                Err(JobError::Undelivered { reason })
-            }
-            Err(error) => Err(JobError::undelivered(&error)),
-        };
-        let Some(job) = hand.jobs_in_hand.pop_front() else {
-            hand.kill(Doom::Broken(
-                "the worker answers what it was not asked".to_owned(),
-            ));
-            self.is_short = true;
-            return;
-        };
-        hand.answered += 1;
-        self.deaths = 0;
-        if let Some(next) = hand.jobs_in_hand.front_mut() {
-            next.until = self.options.deadline.and_then(deadline);
-            self.earliest = earlier(self.earliest, next.until);
-            hand.check(None);
-            self.is_short |= hand.doom.is_some();
-        } else if self
-            .options
-            .jobs_per_worker
-            .is_some_and(|limit| hand.answered >= limit)
-        {
-            hand.dismiss();
-            self.is_short = true;
-        }
-        self.outcomes.push_back((job.id, outcome));
-    }
-
-    /// Takes leave of a worker that has ended.
-    fn bury(&mut self, place: usize) {
-        let Some(Some(hand)) = self.places.get_mut(place) else {
-            return;
-        };
-        let Ok(end) = hand.process.ended(Wait::Never) else {
-            return; // not yet
-        };
-        self.hear(place); // a result may have been faster than whatever ended it
-        let Some(mut hand) = self.places.get_mut(place).and_then(Option::take) else {
-            return;
-        };
-        self.is_short = true;
-        if hand.is_heard {
-            self.watch.forget(&hand.answers);
-        }
-        self.watch.forget(&hand.process);
-        let end = hand.start_failure.take().unwrap_or(end);
-        let pid = hand.process.pid();
-        trace::worker_lost(pid);
-        let has_started = hand.has_started(self.says_ready);
-        let is_wanted = matches!(hand.doom, Some(Doom::TimedOut | Doom::Cancelled));
-        if !has_started && !is_wanted {
-            self.deaths += 1;
-            self.last_death = Some((pid, end.clone()));
-        }
-        let untaken = hand.untaken();
-        let first = hand.jobs_in_hand.pop_front();
-        if let Some(job) = first {
-            let error = match hand.doom.take() {
-                Some(Doom::TimedOut) => JobError::TimedOut,
-                Some(Doom::Cancelled) => JobError::Cancelled,
-                Some(Doom::Broken(reason)) if hand.is_heard => JobError::Undelivered { reason },
-                Some(Doom::Broken(_)) | None => JobError::Died { pid, end },
-            };
-            self.outcomes.push_back((job.id, Err(error)));
-        }
-        // There is one at most that was taken, but with a worker that lies.
-        for job in hand.jobs_in_hand.drain(..) {
-            let end = ChildEnd::Unknown;
-            self.outcomes
-                .push_back((job.id, Err(JobError::Died { pid, end })));
-        }
-        for (id, job) in untaken.into_iter().rev() {
-            match job {
-                Ok(job) => self.backlog.push_front((id, job)),
-                Err(error) => self.outcomes.push_back((id, Err(error))),
-            }
-        }
     }
 
     /// Has a job end without a result, if it has none yet.
