@@ -28,6 +28,9 @@ pub(crate) struct Options {
     /// How long it may take to flow out, in seconds, before it counts as a hang
     #[arg(long, default_value_t = 60)]
     pub(crate) deadline: u64,
+    /// Play with a pool instead: jobs that their workers die of, and workers that are killed at any moment
+    #[arg(long)]
+    pub(crate) pool: bool,
     /// Do something wrong, to see that it is noticed
     #[arg(long, hide = true)]
     pub(crate) sabotage: Option<Sabotage>,

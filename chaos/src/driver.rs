@@ -83,7 +83,7 @@ fn settle_as_driver() -> anyhow::Result<()> {
     set_child_subreaper(true).context("prctl")
 }
 
-fn any_seed() -> u64 {
+pub(crate) fn any_seed() -> u64 {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();

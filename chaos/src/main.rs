@@ -16,6 +16,7 @@ mod host;
 mod ledger;
 mod message;
 mod plan;
+mod pool;
 mod procs;
 mod producer;
 mod random;
@@ -43,11 +44,15 @@ use crate::cli::Options;
 use crate::ledger::ledger;
 
 fn main() -> ExitCode {
+    wormhole::process::init();
     let options = Options::parse();
     let done = if let Some(path) = &options.actor_of {
         ledger::open(path).and_then(|()| actor())
     } else if let Some(path) = &options.worker_of {
         ledger::open(path).and_then(|()| worker::serve())
+    } else if options.pool {
+        let length = std::time::Duration::from_secs_f64(options.minutes * 60.0);
+        pool::run(length, options.seed.unwrap_or_else(driver::any_seed))
     } else {
         ledger::create().and_then(|()| driver::run(&options))
     };

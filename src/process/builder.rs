@@ -37,7 +37,7 @@ use crate::sys::registry::above_streams;
 /// printed.read_to_string(&mut text)?;
 /// assert_eq!(text, "hello\n");
 ///
-/// let failed = process::Builder::new().spawn((), |()| std::process::exit(1))?;
+/// let failed = process::Builder::new().spawn((), |()| -> () { std::process::exit(1) })?;
 /// let Err(Error::Child { end, .. }) = failed.join() else { panic!() };
 /// assert_eq!(end, ChildEnd::Exited { code: 1 });
 /// # Ok::<(), Box<dyn std::error::Error>>(())
