@@ -300,13 +300,18 @@ fn check(number: RawFd) -> Result<()> {
             "{VARIABLE}={number} names a foreign descriptor: it is close-on-exec"
         ));
     }
+    let own = || match peer::credentials(fd) {
+        Ok(peer) => Ok(peer.pid == Some(process::id())),
+        Err(errno) => Err(Error::io(
+            "look up who has made an inherited descriptor",
+            errno,
+        )),
+    };
     match Socket::check(fd) {
-        // One that this program has made itself, and owns.
-        Ok(()) if peer::credentials(fd).is_ok_and(|peer| peer.pid == Some(process::id())) => {
-            refused(format!(
-                "{VARIABLE}={number} names a descriptor that this process has made itself"
-            ))
-        }
+        // One that this program owns.
+        Ok(()) if own()? => refused(format!(
+            "{VARIABLE}={number} names a descriptor that this process has made itself"
+        )),
         Ok(()) => Ok(()),
         Err(Error::NotAChannel { reason }) => refused(format!(
             "{VARIABLE}={number} names a foreign descriptor: {reason}"

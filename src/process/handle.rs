@@ -1,6 +1,8 @@
 //! A process that was started: signalled and reaped by its pidfd.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, retry_on_intr};
@@ -22,7 +24,12 @@ pub(super) struct Process {
     pid: Pid,
     pidfd: Registered,
     end: Option<ChildEnd>,
+    /// When it was seen to have ended without being there to be reaped.
+    over: Option<Instant>,
 }
+
+/// How long whoever traces a child that has ended may take to let go of it.
+const PATIENCE: Duration = Duration::from_millis(50);
 
 impl Process {
     /// Takes charge of a child that was started just now. Without a descriptor for it there is no child: it is killed.
@@ -43,7 +50,13 @@ impl Process {
 
     fn new(pid: Pid, pidfd: OwnedFd, end: Option<ChildEnd>) -> Self {
         let pidfd = Registered::new(pidfd);
-        Process { pid, pidfd, end }
+        let over = None;
+        Process {
+            pid,
+            pidfd,
+            end,
+            over,
+        }
     }
 
     pub(super) fn pid(&self) -> u32 {
@@ -65,28 +78,37 @@ impl Process {
         if let Some(end) = &self.end {
             return Ok(end.clone());
         }
+        let mut over = self.over;
         let ended = until_ready(&self.pidfd, PollFlags::IN, None, wait, |may_block| {
-            self.look(may_block)?.ok_or(Errno::AGAIN)
+            self.look(may_block, &mut over)?.ok_or(Errno::AGAIN)
         });
+        self.over = over;
         let end = ended.map_err(|stop| stop.into_error("wait for a child", Error::Empty))?;
         trace::child_ended(self.pid(), &end);
         Ok(self.end.insert(end).clone())
     }
 
     /// Reaps it if it has ended.
-    fn look(&self, may_block: bool) -> Result<Option<ChildEnd>, Errno> {
+    fn look(&self, may_block: bool, over: &mut Option<Instant>) -> Result<Option<ChildEnd>, Errno> {
         if let Some(end) = reap(&self.pidfd, false)? {
             return Ok(Some(end));
         }
         let mut pidfd = [PollFd::new(&self.pidfd, PollFlags::IN)];
         match poll(&mut pidfd, Some(&Timespec::default())) {
             Ok(0) => Ok(None),
-            // KERNEL: ptrace(2): a child that is traced is not its parent's to reap before the tracer lets go,
-            // although it has ended (`a_child_that_its_own_child_traces_delays_nobody`).
-            Ok(_) => Ok(Some(reap(&self.pidfd, false)?.unwrap_or_else(|| {
-                abandoned::abandon(self.pid, &self.pidfd);
-                ChildEnd::Unknown
-            }))),
+            Ok(_) => {
+                let end = reap(&self.pidfd, false)?;
+                // KERNEL: ptrace(2): a child that is traced is not its parent's to reap before the tracer lets go,
+                // although it has ended (`a_child_that_its_own_child_traces_delays_nobody`). strace does at once.
+                if end.is_none() && over.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
+                    abandoned::abandon(self.pid, &self.pidfd);
+                    return Ok(Some(ChildEnd::Unknown));
+                }
+                if end.is_none() {
+                    thread::yield_now();
+                }
+                Ok(end)
+            }
             // A sandbox denies poll, as an RLIMIT_NOFILE of 0 does.
             Err(_) if may_block => reap(&self.pidfd, true),
             Err(_) => Ok(None),

@@ -229,7 +229,7 @@ pub(super) fn fork_and_run<A: Serialize, P: AsFd>(
         strays.remove(dead.as_raw_fd());
     }
     outbound::warm_up();
-    let parent = getpid();
+    let parent = settings.ends_with_parent.then(getpid);
     let Some(pid) = fork()? else {
         let ready = settings.redirect().and_then(|()| match &dead {
             Some(dead) => registry::make_inert(&strays, dead.as_fd()),
@@ -240,7 +240,7 @@ pub(super) fn fork_and_run<A: Serialize, P: AsFd>(
         private.into_iter().for_each(registry::close);
         let ready = ready
             .map_err(|errno| Error::io("replace the descriptors of its parent", errno))
-            .and_then(|()| settings.apply(Some(parent)));
+            .and_then(|()| settings.apply(parent));
         if !flushed {
             discard_output();
         }

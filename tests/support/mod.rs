@@ -187,6 +187,19 @@ pub(crate) struct Forked {
     pub(crate) pid: Pid,
 }
 
+/// A channel that another process has made, with that message in it and no sender: what `inherit` takes.
+pub(crate) fn handed_over<T: serde::Serialize>(message: T) -> OwnedFd {
+    let (hand, handed) = wormhole::channel().unwrap();
+    forked(|| {
+        let (tx, rx) = wormhole::channel::<T>().unwrap();
+        tx.send(message).unwrap();
+        hand.send(rx).unwrap();
+    })
+    .join();
+    let rx: wormhole::Receiver<T> = handed.recv().unwrap();
+    rx.try_into().unwrap()
+}
+
 /// Forks a child that runs `body` and ends with status 0, or 101 if it panics.
 pub(crate) fn forked(body: impl FnOnce()) -> Forked {
     assert_eq!(

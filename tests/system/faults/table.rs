@@ -509,6 +509,7 @@ const TABLE: &[(&str, &[&[Rule]])] = &[
             &[
                 ("socketpair#2", "*", Fails("create a socket pair")),
                 ("unshare", "*", As), // asks again, or counts the threads in /proc
+                ("ppoll", "*", As), // does not write what standard output holds, nor does the child
                 ("clone", "*", Fails("fork")),
                 (
                     "pidfd_open",
@@ -526,7 +527,7 @@ const TABLE: &[(&str, &[&[Rule]])] = &[
                 "dup3",
                 "*",
                 Says(
-                    "child process could not deliver its result: cannot replace the ends of other channels",
+                    "child process could not deliver its result: cannot replace the descriptors of its parent",
                 ),
             ),
             ("sendto", "EPERM EACCES ENOSYS", As), // then it is sendmsg
@@ -574,12 +575,11 @@ const TABLE: &[(&str, &[&[Rule]])] = &[
             CREATE,
             SEND,
             &[
-                ("clone", "*", Fails("start a program")),
-                // std's, to be told whether the program can be executed.
-                ("socketpair#2", "*", Fails("start a program")),
-                ("recvfrom", "EINTR", As),
-                ("recvfrom", "*", Untried), // std panics
-                ("close", "*", Untried),    // std waits for one of them to be closed
+                ("unshare", "*", As), // counts the threads in /proc
+                ("F_SETFD#1", "*", Says("cannot start a program: ")),
+                ("F_SETFD#2", "*", As),  // the descriptor is closed
+                ("clone", "ENOSYS", As), // the C library knows other calls
+                ("clone", "*", Says("cannot start a program: ")),
             ],
         ],
     ),
@@ -600,6 +600,11 @@ const TABLE: &[(&str, &[&[Rule]])] = &[
                 ),
                 (
                     "getsockopt#3",
+                    "*",
+                    Fails("look up who has made an inherited descriptor"),
+                ),
+                (
+                    "getsockopt#4",
                     "ENOTSOCK",
                     Says("descriptor is not an end of a channel"),
                 ),

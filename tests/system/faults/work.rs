@@ -117,6 +117,7 @@ fn told<T>(result: &Result<T, Error>) -> String {
         Err(Error::Address {
             operation, source, ..
         }) => format!("cannot {operation} ADDRESS: {}", why(source)),
+        Err(Error::Child { end, .. }) => end.to_string(),
         Err(error) => match format!("{error:?}") {
             name if name.chars().all(char::is_alphabetic) => name,
             _ => error.to_string(),
@@ -740,9 +741,7 @@ fn start_a_program() -> String {
 fn inherit_arguments() -> String {
     used();
     let before = open_fds();
-    let (tx, rx) = channel::<Message>().unwrap();
-    tx.send(message("hello")).unwrap();
-    drop(tx);
+    let rx = crate::support::handed_over(message("hello"));
     let inheritable = nix::unistd::dup(&rx).unwrap(); // not close-on-exec
     drop(rx);
     let number = std::os::fd::IntoRawFd::into_raw_fd(inheritable);

@@ -541,8 +541,7 @@ fn inherit_needs_the_calls_that_are_listed_and_no_other() {
         let document = document();
         let part = &document.parts["inherit"];
         let prepare: &dyn Fn() -> Work = &|| {
-            let (tx, rx) = channel::<u8>().unwrap();
-            tx.send(5).unwrap();
+            let rx = crate::support::handed_over(5_u8);
             let number = nix::unistd::dup(&rx).unwrap().into_raw_fd();
             // SAFETY: this process has one thread.
             #[allow(unsafe_code, reason = "the environment belongs to all threads")]
