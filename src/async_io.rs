@@ -119,7 +119,7 @@ impl Reactor for Registration {
 
 runtime_types! {
     Registration,
-    "use wormhole::async_io::{Child, Listener, Receiver, ReceiverSet, Sender};
+    "use wormhole::async_io::{Child, Listener, Pool, Receiver, ReceiverSet, Sender};
 # fn main() -> Result<(), Box<dyn std::error::Error>> {
 # async_io::block_on(async {",
     "# Ok(()) }) }"

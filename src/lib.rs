@@ -92,10 +92,32 @@
 //!
 //! [`try_send`](Sender::try_send) and [`try_recv`](Receiver::try_recv) never block,
 //! [`send_timeout`](Sender::send_timeout) and [`recv_timeout`](Receiver::recv_timeout) give up at a
-//! deadline. For other event loops both ends are [`AsFd`](std::os::fd::AsFd): poll them for
-//! readability or writability and then use the `try_` forms. The descriptors themselves stay blocking;
-//! nothing that this crate does sets a flag on a socket which another process shares. A listener has
-//! [`try_accept`](Listener::try_accept) and [`accept_timeout`](Listener::accept_timeout).
+//! deadline. A listener has [`try_accept`](Listener::try_accept) and [`accept_timeout`](Listener::accept_timeout).
+//!
+//! # Async
+//!
+//! With the feature `tokio` there is a module `wormhole::tokio`, with `async-io` (smol and others) `wormhole::async_io`.
+//! Both have a `Receiver`, a `Sender` and a `Listener` to be awaited, streams, and a way to await a [`Child`], a [`Pool`]
+//! and a [`ReceiverSet`]. **Dropping a future loses nothing**: a message is received as a whole or not at all, and a send
+//! that was cancelled has sent nothing.
+//!
+//! For other event loops everything is [`AsFd`](std::os::fd::AsFd). The descriptors stay blocking; nothing that this crate
+//! does sets a flag on a socket which another process shares, and nothing else should.
+//!
+//! - A receiver: poll for readable, then [`try_recv`](Receiver::try_recv) until it says [`Error::Empty`].
+//! - A sender: [`try_send`](Sender::try_send) first. When it says [`Error::Full`], wait for writable, **but for no longer
+//!   than 1 ms**, try again, then 2, 4, 8 ... 64 ms. The kernel says writable only when three quarters of the buffer are
+//!   free, so a sender that relied on it would stall. Do not poll it for readable, which it always is.
+//!
+//! The page `docs/async.md` of the repository has recipes.
+//!
+//! # Tracing
+//!
+//! With the feature `tracing` each message that is sent or received is an event at the level `trace`, with the number of
+//! the end's descriptor, the bytes of the text and the number of descriptors, and nothing of its contents. Children that
+//! are started or have ended, workers that a pool replaces, and clients that are accepted are events at the level `debug`.
+//! All have the target `wormhole`. They are in the caller's spans. A subscriber must work in forked children, or leave
+//! `wormhole` out.
 //!
 //! # More
 //!
@@ -235,6 +257,10 @@ pub mod _documentation {
 
     #[doc = include_str!("../docs/sandboxing.md")]
     pub mod sandboxing {}
+
+    #[cfg(feature = "tokio")]
+    #[doc = include_str!("../docs/async.md")]
+    pub mod async_recipes {}
 
     #[doc = "[recipes]: crate::_documentation::recipes\n\n"] // instead of the file, for readers of the repository
     #[doc = include_str!("../docs/coming-from.md")]

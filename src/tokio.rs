@@ -103,7 +103,7 @@ impl Reactor for Registration {
 
 runtime_types! {
     Registration,
-    "use wormhole::tokio::{Child, Listener, Receiver, ReceiverSet, Sender};
+    "use wormhole::tokio::{Child, Listener, Pool, Receiver, ReceiverSet, Sender};
 # fn main() -> Result<(), Box<dyn std::error::Error>> {
 # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {",
     "# Ok(()) }) }"

@@ -573,6 +573,99 @@ macro_rules! runtime_types {
                 f.debug_tuple("Child").field(&self.child).finish()
             }
         }
+
+        /// A [`Pool`](crate::Pool) whose results are awaited.
+        ///
+        /// Jobs are submitted through [`get_mut`](Self::get_mut), without waiting: while all workers are busy that is
+        /// [`Error::Full`], and the next result to be awaited makes room.
+        ///
+        /// # Examples
+        ///
+        /// ```no_run
+        #[doc = $open]
+        /// # #[allow(unused_imports)]
+        /// use wormhole::Error;
+        ///
+        /// fn square(number: u64) -> u64 {
+        ///     number * number
+        /// }
+        ///
+        /// let mut pool = Pool::new(wormhole::Pool::new(4, square)?)?; // forked before there are threads
+        /// let mut sum = 0;
+        /// for number in 0..100 {
+        ///     while let Err(Error::Full) = pool.get_mut().try_submit(number) {
+        ///         sum += pool.recv().await?.1.unwrap();
+        ///     }
+        /// }
+        /// while let Ok((_, result)) = pool.recv().await {
+        ///     sum += result.unwrap();
+        /// }
+        /// assert_eq!(sum, 328_350);
+        #[doc = $close]
+        /// ```
+        pub struct Pool<J, R> {
+            pool: crate::process::Pool<J, R>,
+            readable: Readable<$Reactor>,
+        }
+
+        impl<J, R> Pool<J, R> {
+            /// Registers a pool with the event loop, which takes a descriptor more. Never blocks.
+            ///
+            /// # Errors
+            ///
+            /// As [`Receiver::new`].
+            pub fn new(pool: crate::process::Pool<J, R>) -> Result<Self> {
+                let readable = Readable::of_fd(std::os::fd::AsFd::as_fd(&pool))?;
+                Ok(Pool { pool, readable })
+            }
+
+            /// Gives the pool back.
+            #[must_use]
+            pub fn into_inner(self) -> crate::process::Pool<J, R> {
+                self.pool
+            }
+
+            /// The pool itself.
+            #[must_use]
+            pub fn get_ref(&self) -> &crate::process::Pool<J, R> {
+                &self.pool
+            }
+
+            /// The pool itself, to submit and to cancel jobs.
+            pub fn get_mut(&mut self) -> &mut crate::process::Pool<J, R> {
+                &mut self.pool
+            }
+        }
+
+        impl<J, R> Pool<J, R>
+        where
+            J: Serialize + DeserializeOwned,
+            R: Serialize + DeserializeOwned,
+        {
+            /// Waits for the next outcome of any job, as [`crate::Pool::recv`] does.
+            ///
+            /// The pool has no threads: its deadlines are kept, and its workers replaced, while this is awaited.
+            ///
+            /// # Cancel safety
+            ///
+            /// If the future is dropped before it is ready, no outcome has been taken.
+            ///
+            /// # Errors
+            ///
+            /// As [`crate::Pool::recv`]; [`Error::Io`] also when the event loop has ended.
+            pub async fn recv(
+                &mut self,
+            ) -> Result<(crate::process::JobId, Result<R, crate::process::JobError>)> {
+                let attempt = || self.pool.try_recv();
+                self.readable.receive(None, attempt).await
+            }
+        }
+
+        impl<J, R> fmt::Debug for Pool<J, R> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_tuple("Pool").field(&self.pool).finish()
+            }
+        }
     };
 }
 

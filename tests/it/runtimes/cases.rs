@@ -648,3 +648,37 @@ fn futures_can_move_between_threads() {
         check(&rx.into_stream());
     });
 }
+
+#[test]
+fn the_results_of_a_pool_are_awaited() {
+    in_own_process(|| {
+        let pool = wormhole::Pool::new(3, |number: u64| {
+            assert_ne!(number, 50, "not this one");
+            if number == 60 {
+                std::process::abort();
+            }
+            number * 2
+        });
+        let pool = pool.unwrap();
+        block_on(async {
+            let mut pool = ends::Pool::new(pool).unwrap();
+            let (mut done, mut failed, mut polls) = (BTreeSet::new(), 0, 0);
+            let mut next = 0;
+            while next < 200 || pool.get_ref().pending() > 0 {
+                if next < 200 && pool.get_mut().try_submit(next).is_ok() {
+                    next += 1;
+                    continue;
+                }
+                polls = (polls + 1) % 4;
+                match impatiently(polls, pool.recv()).await {
+                    None => {}
+                    Some(Ok((_, Ok(number)))) => assert!(done.insert(number)),
+                    Some(Ok((_, Err(_)))) => failed += 1,
+                    Some(Err(error)) => panic!("{error}"),
+                }
+            }
+            assert_eq!((done.len(), failed), (198, 2));
+            assert!(matches!(pool.recv().await, Err(Error::Disconnected)));
+        });
+    });
+}
