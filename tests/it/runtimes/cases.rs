@@ -618,7 +618,10 @@ fn the_end_of_a_child_is_awaited() {
                 go.send(41).unwrap();
             };
             assert_eq!(join(child.join(), send).await.0.unwrap(), 42);
-            assert!(matches!(child.join().await, Err(Error::Disconnected)));
+            let Err(Error::Child { end, .. }) = child.join().await else {
+                panic!()
+            };
+            assert_eq!(end, ChildEnd::Joined);
 
             let mut killed = ends::Child::new(killed).unwrap();
             assert!(impatiently(2, killed.join()).await.is_none());
