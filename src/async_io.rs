@@ -24,7 +24,7 @@
 //! **Every method here is cancel safe.** A message is one packet, which one system call sends or receives, and nothing is
 //! awaited between that call and its result. So a receive that loses a race has taken no message, and a send has sent
 //! either nothing or, if it is done, everything. There are no forms with a timeout, as a race of any of them against a
-//! [`Timer`](::async_io::Timer) is safe.
+//! [`Timer`] is safe.
 //!
 //! # What they need
 //!

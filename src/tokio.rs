@@ -1,4 +1,4 @@
-//! Ends for tasks of [tokio](::tokio).
+//! Ends for tasks of [tokio].
 //!
 //! An end of a channel becomes one that is awaited: [`Receiver::new`] and [`Sender::new`] take it, `into_inner` gives
 //! it back. The other end is whatever the other process likes: it blocks, runs in another event loop, or is written in
@@ -22,15 +22,15 @@
 //! # Dropping a future loses nothing
 //!
 //! **Every method here is cancel safe.** A message is one packet, which one system call sends or receives, and nothing is
-//! awaited between that call and its result. So a receive that loses a [`select!`](::tokio::select) has taken no message,
+//! awaited between that call and its result. So a receive that loses a `tokio::select!` has taken no message,
 //! and a send has sent either nothing or, if it is done, everything. There are no forms with a timeout, as
-//! [`tokio::time::timeout`](::tokio::time::timeout) around any of them is safe.
+//! [`tokio::time::timeout`] around any of them is safe.
 //!
 //! # What they need
 //!
 //! A runtime of either flavour whose I/O and time are enabled, as with `#[tokio::main]` or
 //! [`Builder::enable_all`](::tokio::runtime::Builder::enable_all). An end belongs to the runtime in which it was made,
-//! whose shutdown ends every wait with [`Error::Io`](crate::Error::Io).
+//! whose shutdown ends every wait with [`Error::Io`].
 //!
 //! The socket stays blocking for the other processes that share it; `O_NONBLOCK` is never set. Clones share one
 //! registration. A message spends the task's

@@ -26,7 +26,7 @@ async fn client(address: SocketAddr, requests: usize) -> std::io::Result<Vec<Dur
 }
 
 /// Puts a service under load, and prints how long the answers took.
-pub async fn run(
+pub(crate) async fn run(
     address: SocketAddr,
     clients: usize,
     requests: usize,

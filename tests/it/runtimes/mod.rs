@@ -2,6 +2,8 @@
 //!
 //! Only with the features: `cargo test --all-features --test it runtimes`.
 
+#![allow(clippy::duplicate_mod, reason = "the same cases in each event loop")]
+
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};

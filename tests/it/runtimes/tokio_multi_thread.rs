@@ -4,7 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
-use wormhole::{Error, Receiver, Sender, channel, spawn};
+use wormhole::{Error, Receiver, Sender, channel, spawn, spawn_fresh};
 
 use crate::support::in_own_process;
 
@@ -120,4 +120,39 @@ fn both_flavours_talk_across_processes() {
         });
         child.join().unwrap();
     });
+}
+
+/// Doubles numbers, in an event loop of its own.
+fn double((numbers, doubles): (Receiver<u64>, Sender<u64>)) -> u64 {
+    block_on(async {
+        let numbers = ends::Receiver::new(numbers).unwrap();
+        let doubles = ends::Sender::new(doubles).unwrap();
+        let mut count = 0;
+        while let Ok(number) = numbers.recv().await {
+            doubles.send(number * 2).await.unwrap();
+            count += 1;
+        }
+        count
+    })
+}
+
+#[test]
+fn a_runtime_starts_fresh_processes_and_talks_to_them() {
+    let deadline = Duration::from_secs(120);
+    let talk = async {
+        let (number, numbers) = channel().unwrap();
+        let (doubled, doubles) = channel().unwrap();
+        let child = spawn_fresh((numbers, doubled), double).unwrap();
+        let mut child = ends::Child::new(child).unwrap();
+        let number = ends::Sender::new(number).unwrap();
+        let doubles = ends::Receiver::new(doubles).unwrap();
+        for n in 0..100 {
+            number.send(n).await.unwrap();
+            assert_eq!(doubles.recv().await.unwrap(), 2 * n);
+        }
+        drop(number);
+        assert_eq!(child.join().await.unwrap(), 100);
+        assert!(matches!(doubles.recv().await, Err(Error::Disconnected)));
+    };
+    block_on(async { tokio::time::timeout(deadline, talk).await.unwrap() });
 }
