@@ -60,6 +60,15 @@ enum Then {
     End,
 }
 
+/// What was waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Event {
+    Message,
+    Client,
+    /// Nobody reads the lines any more.
+    NoReader,
+}
+
 /// What became of a message.
 #[derive(Debug)]
 enum Dealt {
@@ -188,14 +197,34 @@ impl Inbox {
             if left == 0 || interrupt::is_stopping() {
                 break;
             }
-            received = match self.set.get(key).map(Receiver::try_recv) {
-                // What is over is for the set to notice.
-                None | Some(Err(Error::Empty | Error::Disconnected)) => break,
+            received = match self.next_of(key) {
                 Some(received) => received,
+                None => break,
             };
         }
         self.since = Instant::now();
         Ok(Then::GoOn)
+    }
+
+    /// What a client has sent besides. If it is the only one, it gets a moment to send it.
+    fn next_of(&mut self, key: Key) -> Option<Result<Raw, Error>> {
+        let receiver = self.set.get(key)?;
+        let mut begin = None;
+        loop {
+            match receiver.try_recv() {
+                Err(Error::Empty) if self.spins && self.set.len() == 1 => {
+                    let begin = *begin.get_or_insert_with(Instant::now);
+                    if begin.elapsed() > SPIN {
+                        self.spins = false;
+                        return None;
+                    }
+                    thread::yield_now();
+                }
+                // What is over is for the set to notice.
+                Err(Error::Empty | Error::Disconnected) => return None,
+                received => return Some(received),
+            }
+        }
     }
 
     /// A client has left.
@@ -293,64 +322,72 @@ impl Inbox {
 
     /// Waits until there may be something to do.
     fn wait(&mut self) -> Outcome<Then> {
-        if self.accept()? {
-            return Ok(Then::GoOn);
-        }
         if self.plan.no_wait {
+            if self.accept()? {
+                return Ok(Then::GoOn);
+            }
             return match self.done {
                 0 => Err(Failure::new(Status::FullOrEmpty, "no message is waiting")),
                 _ => Ok(Then::End),
             };
         }
         let begin = Instant::now();
-        let then = loop {
+        let event = loop {
             let spinning = self.spins && begin.elapsed() < SPIN;
             match self.look(spinning)? {
-                Some(then) => break then,
-                None => thread::yield_now(),
+                Some(event) => break event,
+                None if spinning => thread::yield_now(),
+                None => {}
             }
         };
         self.spins = begin.elapsed() < 4 * SPIN;
-        Ok(then)
+        match event {
+            Event::NoReader => return Ok(Then::End),
+            Event::Client => drop(self.accept()?),
+            Event::Message => {}
+        }
+        Ok(Then::GoOn)
     }
 
-    /// Looks whether there is something to do. `None`: nothing yet, and it is worth looking again.
-    fn look(&mut self, spinning: bool) -> Outcome<Option<Then>> {
-        let left = match self.plan.timeout {
-            Some(timeout) => {
-                let left = (self.since + timeout).saturating_duration_since(Instant::now());
-                if left.is_zero() {
-                    let sentence = format!("no message came within {timeout:?}");
-                    return Err(Failure::new(Status::TimedOut, sentence));
-                }
-                Some(left)
+    /// Looks whether there is something to do, and sleeps until there is, unless it spins. `None`: not yet.
+    fn look(&self, spinning: bool) -> Outcome<Option<Event>> {
+        let mut left = None;
+        if let Some(timeout) = self.plan.timeout {
+            let rest = timeout.saturating_sub(self.since.elapsed());
+            if rest.is_zero() {
+                let sentence = format!("no message came within {timeout:?}");
+                return Err(Failure::new(Status::TimedOut, sentence));
             }
-            None => None,
-        };
-        let left = if spinning { Some(Duration::ZERO) } else { left };
-        let timeout = left.and_then(|left| Timespec::try_from(left).ok());
+            left = Some(rest);
+        }
+        if spinning {
+            left = Some(Duration::ZERO);
+        }
+        // Only a time of billions of years does not convert.
+        let left = left.and_then(|left| Timespec::try_from(left).ok());
+        let door = self.door.as_ref().filter(|_| !self.is_crowded);
+        let (events, input) = (PollFlags::empty(), PollFlags::IN);
         let mut polled = vec![
             // KERNEL: that nobody reads any more is an error or a hang-up, which come unasked.
-            PollFd::from_borrowed_fd(output::polled(), PollFlags::empty()),
-            PollFd::from_borrowed_fd(self.set.as_fd(), PollFlags::IN),
+            (
+                Event::NoReader,
+                PollFd::from_borrowed_fd(output::polled(), events),
+            ),
+            (
+                Event::Message,
+                PollFd::from_borrowed_fd(self.set.as_fd(), input),
+            ),
         ];
-        if let Some(door) = self.door.as_ref().filter(|_| !self.is_crowded) {
-            polled.push(PollFd::from_borrowed_fd(
-                door.polled().as_fd(),
-                PollFlags::IN,
-            ));
-        }
-        match poll(&mut polled, timeout.as_ref()) {
-            Ok(0) if spinning => return Ok(None),
-            Ok(_) | Err(Errno::INTR) => {}
+        let door = door.map(|door| PollFd::from_borrowed_fd(door.polled().as_fd(), input));
+        polled.extend(door.map(|door| (Event::Client, door)));
+        let (kinds, mut polled): (Vec<_>, Vec<_>) = polled.into_iter().unzip();
+        match poll(&mut polled, left.as_ref()) {
+            Ok(_) => {}
+            Err(Errno::INTR) => return Ok(None),
             Err(errno) => return Err(Failure::system("wait for messages", errno)),
         }
-        let mut events = polled.iter().map(|fd| !fd.revents().is_empty());
-        if events.next() == Some(true) {
-            return Ok(Some(Then::End));
-        }
-        drop(polled);
-        Ok(Some(Then::GoOn))
+        let mut happened = kinds.into_iter().zip(&polled);
+        Ok(happened.find_map(|(kind, fd)| (!fd.revents().is_empty()).then_some(kind)))
     }
 
     /// Lets in a client that is waiting. `true`: there was one.
@@ -411,12 +448,16 @@ fn wait_for(mut child: Child) -> Outcome<Dealt> {
     let status = status.map_err(|error| Failure::system("wait for the command", error))?;
     Ok(match status_of(status) {
         0 => Dealt::Done,
+        SIGPIPE if output::has_no_reader() => Dealt::NoReader,
         code => {
             let sentence = format!("the command failed: {status}");
             Dealt::Bad(Failure::with_status(code, sentence))
         }
     })
 }
+
+/// The status of a command that wrote to a pipe which nobody reads.
+const SIGPIPE: u8 = 128 + 13;
 
 /// As shells count: 128 and the number of a signal.
 fn status_of(status: ExitStatus) -> u8 {

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, write};
 use rustix::stdio::stdout;
 
@@ -45,4 +45,11 @@ pub(crate) fn write_line(mut line: &[u8]) -> Outcome<Written> {
 /// To be polled for a hang-up: the reader of a pipe has gone.
 pub(crate) fn polled() -> BorrowedFd<'static> {
     stdout()
+}
+
+/// Whether it is known that nobody reads any more.
+pub(crate) fn has_no_reader() -> bool {
+    // KERNEL: that is an error or a hang-up, which come unasked.
+    let mut polled = [PollFd::from_borrowed_fd(stdout(), PollFlags::empty())];
+    poll(&mut polled, Some(&Timespec::default())).is_ok_and(|count| count > 0)
 }

@@ -81,13 +81,11 @@ pub(crate) fn excerpt(bytes: &[u8], width: usize) -> String {
     let seen = bytes
         .get(..width.saturating_mul(4).saturating_add(4))
         .unwrap_or(bytes);
-    let mut count = 0;
-    for character in String::from_utf8_lossy(seen).chars() {
+    for (count, character) in String::from_utf8_lossy(seen).chars().enumerate() {
         if count >= width {
             excerpt.push_str("...");
             break;
         }
-        count += 1;
         if is_plain(character) {
             excerpt.push(character);
         } else {

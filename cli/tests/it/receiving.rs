@@ -299,6 +299,30 @@ fn a_reader_that_leaves_ends_it_quietly_and_at_once() {
 }
 
 #[test]
+fn a_reader_that_leaves_ends_a_command_quietly() {
+    let place = Place::new();
+    let script = r#"
+        wormholectl listen ./a --exec 'cat; exec sleep 0.1' | head -1
+        echo "${PIPESTATUS[@]}"
+    "#;
+    let running = start(bash(script, place.path()));
+    let tx = connect(&place);
+    // Those after the first are written when `head` has gone, or is about to.
+    let _ = [1, 2, 3].map(|number| tx.send(raw(&number.to_string())));
+    assert_eq!(running.end().done(), "1\n0 0\n");
+    assert!(tx.is_disconnected());
+}
+
+#[test]
+fn a_time_without_end_is_as_good_as_none() {
+    let place = Place::new();
+    let running = listen!(place, "--timeout", "1e19", "--count", "1");
+    let sent = ctl(["send", "--wait", "--timeout", "1e19", &place.at("a"), "1"]);
+    run(sent, b"").done();
+    assert_eq!(running.end().done(), "1\n");
+}
+
+#[test]
 fn a_full_disk_is_not_silent() {
     let place = Place::new();
     let script = "wormholectl listen ./a >/dev/full";
