@@ -1,6 +1,7 @@
 //! wormholectl as scripts use it: real processes, pipes, terminals and signals.
 
 mod calling;
+mod conformance;
 mod handing;
 mod hostile;
 mod receiving;

@@ -71,6 +71,24 @@ fn the_commands_of_exec_have_signals_as_usual() {
     );
 }
 
+#[test]
+fn a_program_that_waited_for_a_client_has_signals_as_usual() {
+    let place = Place::new();
+    let script = "grep -E '^Sig(Blk|Ign)' /proc/self/status";
+    let program = ["--", "/bin/sh", "-c", script];
+    let mut command = ctl(["run", "--receiver", &place.at("a")]);
+    command.args(program);
+    let running = start(command);
+    let _tx = sender(place.join("a"));
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", script]);
+    let as_usual = run(command, b"").done();
+    assert_eq!(
+        standard_signals(&running.end().done()),
+        standard_signals(&as_usual)
+    );
+}
+
 /// The sets without signals 32 and up, with which the C library does as it likes.
 fn standard_signals(sets: &str) -> Vec<u64> {
     let bits = sets.lines().map(|line| line.split_once(":\t").unwrap().1);

@@ -277,3 +277,43 @@ fn a_reader_of_the_lines_that_leaves_ends_it() {
     );
     assert!(!place.join("new").exists());
 }
+
+#[test]
+fn a_daemon_can_be_tapped_under_its_own_name() {
+    let place = Place::new();
+    let listener = Listener::<Raw>::bind(place.join("app")).unwrap();
+    std::fs::rename(place.join("app"), place.join("app.real")).unwrap();
+    let running = start(ctl(["tap", &place.at("app.real"), &place.at("app")]));
+    let tx = sender(place.join("app"));
+    let rx = accept(&listener);
+    shown(&running);
+    tx.send(raw("1")).unwrap();
+    assert_eq!(rx.recv_timeout(DEADLINE).unwrap().text(), "1");
+    assert_eq!(shown(&running), "#1 -> 9 B 1");
+    drop((listener, rx));
+    assert!(
+        place.join("app").exists(),
+        "it is not the daemon's any more"
+    );
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.end().code(), 143);
+    assert!(!place.join("app").exists());
+}
+
+#[test]
+fn a_signal_ends_it_although_a_client_is_stuck() {
+    let place = Place::new();
+    let (listener, running) = tap(&place, &[]);
+    let tx = sender(place.join("new"));
+    let _rx = accept(&listener);
+    while tx
+        .send_timeout(raw("1"), Duration::from_millis(200))
+        .is_ok()
+    {}
+    running.signal(Signal::SIGTERM);
+    let ended = running.end();
+    assert_eq!(ended.code(), 143);
+    let words = "SIGTERM came while a message could not get on: it is lost, or cut short";
+    assert!(ended.err.contains(words), "{ended:?}");
+    assert!(!place.join("new").exists());
+}
