@@ -230,7 +230,7 @@ pub(crate) struct Call {
 ///
 /// The program, one that calls `wormhole::inherit`, finds the value through the environment variable WORMHOLE_FD. The
 /// options --fd, --sender and --receiver give the descriptors that the value refers to: 0 is the first of them on the
-/// command line. Without a value it is the list of all: [0,1] for two, null for none.
+/// command line. Without a value it is the list of all: `[0,1]` for two, `null` for none.
 ///
 /// The program takes the place of this one: it has its standard streams, its process id, and its status is the status.
 #[derive(Args, Debug)]
