@@ -53,8 +53,10 @@ impl Account {
     fn of(&self, job: u32, column: Column) -> &AtomicU32 {
         let index = (job as usize % JOBS) * 3 + column as usize;
         let counts = self.map.as_mut_ptr().cast::<AtomicU32>();
-        // SAFETY: the map has so many of them, and nobody uses it in another way.
-        unsafe { &*counts.add(index) }
+        // SAFETY: the map has so many of them.
+        let count = unsafe { counts.add(index) };
+        // SAFETY: it is mapped for as long as `self` is there, and used as an atomic by all.
+        unsafe { &*count }
     }
 }
 

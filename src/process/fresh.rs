@@ -85,9 +85,12 @@ pub(super) type Main<A> = fn(Result<A>, Option<OwnedFd>) -> i32;
 /// [`Pool`](crate::Pool):
 ///
 /// ```
-/// fn main() {
-///     wormhole::process::init();
-///     // What the program does.
+/// use wormhole::{Error, process, spawn_fresh};
+///
+/// fn main() -> Result<(), Error> {
+///     process::init();
+///     assert_eq!(spawn_fresh(20, |number: u32| number + 1)?.join()?, 21);
+///     Ok(())
 /// }
 /// ```
 ///
@@ -113,10 +116,7 @@ pub fn init() {
         Ok(code) => process::exit(code),
         // Never the rest of `main`: it would run a second time.
         Err(error) => {
-            eprintln!(
-                "wormhole: a fresh copy of a program cannot start: {}",
-                format!("{error:#}")
-            );
+            eprintln!("wormhole: a fresh copy of a program cannot start: {error:#}");
             process::exit(FAILED);
         }
     }

@@ -409,7 +409,7 @@ fn a_function_may_fail_with_whatever_error_there_is() {
             0 => Ok("1".parse()?),
             1 => Ok("x".parse()?),
             2 => Err(Error::Disconnected)?,
-            _ => Err("boxed".to_owned()).map_err(Failure::new),
+            _ => Err(Failure::new("boxed".to_owned())),
         }
     }
     in_own_process(|| {

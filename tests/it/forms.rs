@@ -42,7 +42,7 @@ forms! {
     a_product: i64, |tx| tx.send([2_i64, 3].iter().product()), 6;
     a_try_into: u8, |tx| tx.send(300_u32.wrapping_sub(45).try_into().unwrap()), 255;
     an_into: u64, |tx| tx.send(7_u32.into()), 7;
-    a_cast: u8, |tx| tx.send(7_u32 as _), 7;
+    a_cast: u32, |tx| tx.send(b'\x07' as _), 7;
     a_literal: u8, |tx| tx.send(7), 7;
     an_expression: u8, |tx| tx.send(1 << 3), 8;
     an_array: [u8; 2], |tx| tx.send([1, 2]), [1, 2];
@@ -61,7 +61,7 @@ forms! {
     a_closure_call: u8, |tx| { let f = |n: u8| n + 1; tx.send(f(1)) }, 2;
     a_clone: String, |tx| { let text = String::from("text"); tx.send(text.clone()) }, "text";
     a_max: u32, |tx| tx.send([1, 3, 2].into_iter().max().unwrap()), 3;
-    a_fold: u32, |tx| tx.send((1..4).fold(0, |a, b| a + b)), 6;
+    a_fold: u32, |tx| tx.send((1..4).fold(0, |a, b| a * 2 + b)), 11;
     an_unwrap_or_default: u32, |tx| tx.send("x".parse().unwrap_or_default()), 0;
     a_concatenation: String, |tx| tx.send(["te", "xt"].concat()), "text";
     a_duration: Duration, |tx| tx.send(Duration::from_secs(1)), Duration::from_secs(1);

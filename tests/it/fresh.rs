@@ -95,7 +95,7 @@ fn a_fresh_child_ends_as_any_other() {
     }
     fn fails(port: String) -> Result<u16, Failure> {
         let port = port.parse::<u16>();
-        Ok(port.map_err(|error| Failure::from(error).context("no port"))?)
+        port.map_err(|error| Failure::from(error).context("no port"))
     }
     let mut child = spawn_fresh("x".to_owned(), fails).unwrap();
     let failure = child.join_timeout(DEADLINE).unwrap().unwrap_err();
@@ -206,10 +206,14 @@ fn what_a_fresh_child_prints_reaches_its_standard_output_and_its_exit_handlers_r
     fn prints(_: ()) {
         print!("rust ");
         std::io::stdout().flush().unwrap();
-        // SAFETY: the handler may be called at any exit, and the text ends with NUL.
-        #[allow(unsafe_code, reason = "C's own output and exit handlers")]
+        // SAFETY: the handler may be called at any exit.
+        #[allow(unsafe_code, reason = "C's own exit handlers")]
         unsafe {
             nix::libc::atexit(handler);
+        }
+        // SAFETY: the text ends with NUL, and asks for no arguments.
+        #[allow(unsafe_code, reason = "C's own output")]
+        unsafe {
             nix::libc::printf(c"c ".as_ptr());
         }
         print!("late ");
