@@ -104,6 +104,11 @@ fn children_end_with_the_thread_that_started_them() {
                 nix::unistd::pause();
             }
         }
+        // What ends before its child has asked for the signal cannot end it.
+        fn says_so_and_waits(begun: Sender<()>) {
+            begun.send(()).unwrap();
+            waits(());
+        }
         let mut builder = Builder::new();
         builder.end_with_parent(true);
         let killed = ChildEnd::Killed {
@@ -112,9 +117,17 @@ fn children_end_with_the_thread_that_started_them() {
         };
         // SAFETY: the other threads only wait.
         #[allow(unsafe_code, reason = "a fork of a process with threads")]
-        let start = || unsafe { builder.spawn_unchecked((), waits) }.unwrap();
+        let fork = |begun| unsafe { builder.spawn_unchecked(begun, says_so_and_waits) };
+        let fresh = |begun| builder.spawn_fresh(begun, says_so_and_waits);
         let [mut fork, mut fresh] = std::thread::scope(|scope| {
-            let thread = scope.spawn(|| [start(), builder.spawn_fresh((), waits).unwrap()]);
+            let thread = scope.spawn(|| {
+                let (begun, have_begun) = channel().unwrap();
+                let children = [fork(begun.clone()).unwrap(), fresh(begun).unwrap()];
+                for _ in 0..2 {
+                    have_begun.recv_timeout(DEADLINE).unwrap();
+                }
+                children
+            });
             thread.join().unwrap()
         });
         assert_eq!(end_of(fork.join_timeout(DEADLINE)), killed);

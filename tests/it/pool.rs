@@ -206,7 +206,7 @@ const DEEDS: [Deed; 12] = [
 
 fn every_kind_of_death(options: PoolOptions) {
     let before = open_fds();
-    let mut pool = options.deadline(Duration::from_secs(2)).run(do_it).unwrap();
+    let mut pool = options.deadline(Duration::from_secs(5)).run(do_it).unwrap();
     for (deed, outcome) in pool.map(DEEDS) {
         check(&deed, &outcome);
     }
