@@ -1,89 +1,77 @@
-//! A TCP service in tokio whose heavy work is done by worker processes: a line with a number, and the answer is how many
-//! primes are below it.
+//! A TCP service in tokio whose heavy work is done by a pool of fresh processes: a line with a number, and the answer is how
+//! many primes are below it.
 //!
-//! A request carries the channel for its answer. If its worker dies, that channel says so, to this request alone.
+//! If a worker dies, that costs one answer, which says so, and another worker takes its place.
 //!
-//! Without arguments it serves on a free port of 127.0.0.1, puts itself under load, and prints how long answers took.
+//! It serves on a free port of 127.0.0.1, puts itself under load, and prints how long answers took.
 //! `cargo run --release --features tokio --example service [clients] [requests of each]`
 
+mod dispatch;
 mod load;
 
 use std::error::Error;
-use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::timeout;
-use wormhole::tokio::{Receiver, Sender};
-use wormhole::{channel, spawn};
+use tokio::sync::{mpsc, oneshot};
+use wormhole::PoolOptions;
+use wormhole::tokio::Pool;
 
-#[derive(Serialize, Deserialize)]
-struct Job {
-    number: u32,
-    answer: wormhole::Sender<usize>,
-}
+use self::dispatch::{Request, dispatch};
 
-/// A worker process: takes jobs until nobody is left who could send one.
-fn work(jobs: wormhole::Receiver<Job>) {
-    for job in &jobs {
-        let job = job.expect("a job");
-        let is_prime = |n: &u32| (2..).take_while(|d| d * d <= *n).all(|d| n % d != 0);
-        let count = (2..job.number).filter(is_prime).count();
-        let _ = job.answer.send(count); // whoever asked may have left
-    }
-}
-
-/// Lets a worker answer one line.
-async fn answer(line: &str, jobs: &Sender<Job>) -> Result<String, Box<dyn Error + Send + Sync>> {
-    let number = line.trim().parse()?;
-    let (answer, answers) = channel()?;
-    jobs.send(Job { number, answer }).await?; // waits while too many are under way
-    let answers = Receiver::new(answers)?;
-    // Safe around any receive: if time is up, nothing has been taken.
-    Ok(timeout(Duration::from_secs(10), answers.recv())
-        .await??
-        .to_string())
+/// What a worker does.
+fn count_primes(below: u32) -> usize {
+    let is_prime = |n: &u32| (2..).take_while(|d| d * d <= *n).all(|d| n % d != 0);
+    (2..below).filter(is_prime).count()
 }
 
 /// Serves one client until it leaves.
-async fn serve(client: TcpStream, jobs: Sender<Job>) -> std::io::Result<()> {
+async fn serve(
+    client: TcpStream,
+    jobs: mpsc::Sender<Request>,
+) -> Result<(), Box<dyn Error + Send + Sync>> {
     let (read, mut write) = client.into_split();
     let mut lines = BufReader::new(read).lines();
     while let Some(line) = lines.next_line().await? {
-        let answer = answer(&line, &jobs).await;
+        let answer = match line.trim().parse() {
+            Ok(number) => {
+                let (reply, result) = oneshot::channel();
+                jobs.send((number, reply)).await?; // waits while too many are under way
+                let result = result.await?;
+                result.map_or_else(
+                    |error| Err(error.to_string()),
+                    |count| Ok(count.to_string()),
+                )
+            }
+            Err(error) => Err(format!("{line:?} is no number: {error}")),
+        };
         let answer = answer.unwrap_or_else(|error| format!("error: {error}"));
         write.write_all(format!("{answer}\n").as_bytes()).await?;
     }
     Ok(())
 }
 
+#[tokio::main]
+async fn run(clients: usize, requests: usize) -> Result<(), Box<dyn Error>> {
+    let pool = PoolOptions::new(0).fresh().run(count_primes)?; // 0: as many as processors
+    let (jobs, asked) = mpsc::channel(64);
+    let dispatch = tokio::spawn(dispatch(Pool::new(pool)?, asked));
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    let accept = tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            tokio::spawn(serve(client, jobs.clone()));
+        }
+    });
+    load::run(address, clients, requests).await?;
+    accept.abort(); // and with it goes the last sender of jobs, once all clients have left
+    Ok(dispatch.await??)
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
+    wormhole::process::init(); // here the workers begin, and end
     let mut arguments = std::env::args().skip(1).map(|argument| argument.parse());
     let clients = arguments.next().transpose()?.unwrap_or(32);
     let requests = arguments.next().transpose()?.unwrap_or(50);
-
-    // Forked before the runtime has threads.
-    let (submit, jobs) = channel()?;
-    let count = std::thread::available_parallelism()?.get();
-    let workers: Result<Vec<_>, _> = (0..count).map(|_| spawn(jobs.clone(), work)).collect();
-    drop(jobs);
-
-    let runtime = tokio::runtime::Runtime::new()?;
-    runtime.block_on(async {
-        let jobs = Sender::new(submit)?;
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let address = listener.local_addr()?;
-        tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(serve(client, jobs.clone()));
-            }
-        });
-        load::run(address, clients, requests).await
-    })?;
-    drop(runtime); // and with it the last sender of jobs
-    for worker in workers? {
-        worker.join()?;
-    }
-    Ok(())
+    run(clients, requests)
 }

@@ -12,6 +12,9 @@ mod cases;
 
 pub(super) const MESSAGES: u64 = 100_000;
 
+/// Whether tasks run only while others let them.
+pub(super) const ONE_THREAD: bool = true;
+
 pub(super) fn block_on<F: Future>(future: F) -> F::Output {
     async_io::block_on(future)
 }

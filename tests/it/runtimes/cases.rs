@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use wormhole::{ChildEnd, Error, Receiver, Sender, channel, spawn};
 
 use super::super::{Polls, impatiently};
-use super::{MESSAGES, all, block_on, ends, sleep};
+use super::{MESSAGES, ONE_THREAD, all, block_on, ends, sleep};
 use crate::support::{in_own_process, open_fds, pipe};
 
 /// Runs a future in the event loop, and checks that no descriptor is open afterwards that was not before.
@@ -682,6 +682,46 @@ fn the_results_of_a_pool_are_awaited() {
             }
             assert_eq!((done.len(), failed), (198, 2));
             assert!(matches!(pool.recv().await, Err(Error::Disconnected)));
+        });
+    });
+}
+
+#[test]
+fn many_messages_in_a_row_let_other_tasks_run() {
+    in_own_process(|| {
+        run(|| async {
+            const MESSAGES: usize = 260; // fit the channel, so no send and no receive waits
+            let (tx, rx) = channel::<usize>().unwrap();
+            let tx = ends::Sender::new(tx).unwrap();
+            let rx = ends::Receiver::new(rx).unwrap();
+            let turns = Arc::new(AtomicUsize::new(0));
+            let over = Arc::new(AtomicBool::new(false));
+            let other = {
+                let (turns, over) = (Arc::clone(&turns), Arc::clone(&over));
+                async move {
+                    while !over.load(Ordering::Relaxed) {
+                        turns.fetch_add(1, Ordering::Relaxed);
+                        Polls(2).await;
+                    }
+                    0
+                }
+            };
+            let busy = async move {
+                for number in 0..MESSAGES {
+                    tx.send(number).await.unwrap();
+                }
+                let sent = turns.load(Ordering::Relaxed);
+                for number in 0..MESSAGES {
+                    assert_eq!(rx.recv().await.unwrap(), number);
+                }
+                let received = turns.load(Ordering::Relaxed) - sent;
+                over.store(true, Ordering::Relaxed);
+                sent.min(received)
+            };
+            type Task = std::pin::Pin<Box<dyn Future<Output = usize> + Send>>;
+            let tasks: Vec<Task> = vec![Box::pin(busy), Box::pin(other)];
+            let turns = all(tasks).await[0];
+            assert!(turns > 0 || !ONE_THREAD);
         });
     });
 }

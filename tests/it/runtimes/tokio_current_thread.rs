@@ -14,6 +14,9 @@ mod cases;
 
 pub(super) const MESSAGES: u64 = 100_000;
 
+/// Whether tasks run only while others let them.
+pub(super) const ONE_THREAD: bool = true;
+
 pub(super) fn block_on<F: Future>(future: F) -> F::Output {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     builder.enable_all().build().unwrap().block_on(future)

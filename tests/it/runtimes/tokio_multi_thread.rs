@@ -15,6 +15,9 @@ mod cases;
 
 pub(super) const MESSAGES: u64 = 1_000_000;
 
+/// Whether tasks run only while others let them.
+pub(super) const ONE_THREAD: bool = false;
+
 fn runtime() -> Runtime {
     let mut builder = Builder::new_multi_thread();
     builder.worker_threads(2).enable_all().build().unwrap()
