@@ -11,7 +11,7 @@ use clap::ArgMatches;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use serde::de::IgnoredAny;
-use wormhole::{Error, Options, Raw, Receiver, channel, inherit};
+use wormhole::{Error, Options, Raw, Receiver, Sender, channel, inherit, spawn};
 
 use crate::address::{Address, FIRST_FD, FdArgument};
 use crate::args::{Run, Take};
@@ -56,6 +56,7 @@ pub(crate) fn run(args: &Run, matches: &ArgMatches) -> Outcome {
     parts.sort_by_key(|(place, _)| *place);
     let parts: Vec<_> = parts.into_iter().map(|(_, part)| part).collect();
 
+    let (sender, receiver) = foreign_channel()?; // while there is one thread
     let numbers: Vec<_> = parts.iter().filter_map(Part::number).collect();
     let mut inherited = inherited(&numbers)?.into_iter();
     // A value that is no JSON should not wait for anybody.
@@ -70,12 +71,22 @@ pub(crate) fn run(args: &Run, matches: &ArgMatches) -> Outcome {
     let value = message(text.as_encoded_bytes(), fds)?;
 
     // KERNEL: one message fits an empty channel, however long it is.
-    let (sender, receiver) = channel::<Raw>()?;
     sender.send(value)?;
     drop(sender);
     let mut command = command(&args.command)?;
     command.env(VARIABLE, FIRST_FD.to_string());
     replace_by(command, vec![OwnedFd::try_from(receiver)?], &args.command)
+}
+
+/// A channel that another process has made, which is over.
+///
+/// The program that is to inherit from it has this process's id, and `inherit` refuses what its own process has made.
+fn foreign_channel() -> Outcome<(Sender<Raw>, Receiver<Raw>)> {
+    let made = spawn((), |()| {
+        channel::<Raw>().map_err(|error| format!("{error:#}"))
+    })?
+    .join()?;
+    made.map_err(|reason| Failure::new(Status::System, reason))
 }
 
 /// The list of all descriptors, or `null`.
