@@ -198,7 +198,7 @@ fn close_on_exec_from(first: RawFd) -> io::Result<()> {
     if status == 0 {
         return Ok(());
     }
-    // KERNEL: Linux before 5.11 does not know the flag, and before 5.9 not the call. Numbers beyond the limit are left.
+    // KERNEL: Linux before 5.11 does not know the flag, and before 5.9 not the call. FdSet beyond the limit are left.
     let mut limit = libc::rlimit {
         rlim_cur: 0,
         rlim_max: 0,

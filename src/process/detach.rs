@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::message::fields::{self, Given, Survey};
-use crate::sys::registry::Numbers;
+use crate::sys::registry::FdSet;
 use crate::sys::socket::Socket;
 
 fn survey_of<A: Serialize>(args: &A, moves: HashMap<RawFd, Arc<Socket>>) -> Result<Survey> {
@@ -24,9 +24,9 @@ fn survey_of<A: Serialize>(args: &A, moves: HashMap<RawFd, Arc<Socket>>) -> Resu
 
 /// Makes `args` independent of everything else in this process: its ends share their sockets with no
 /// clone that is not in it. Gives the numbers of its descriptors, and what wants to know once a child has them.
-pub(crate) fn detach<A: Serialize>(args: &A) -> Result<(Numbers, Given)> {
+pub(crate) fn detach<A: Serialize>(args: &A) -> Result<(FdSet, Given)> {
     let found = survey_of(args, HashMap::new())?;
-    let mut numbers = Numbers::default();
+    let mut numbers = FdSet::default();
     found.fds.iter().for_each(|&number| numbers.insert(number));
     let mut moves = HashMap::new();
     for (number, (socket, count)) in found.ends {

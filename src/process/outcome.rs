@@ -34,13 +34,13 @@ impl<R: Serialize> Serialize for Delivery<R> {
 
 impl<'de, R: DeserializeOwned> Deserialize<'de> for Delivery<R> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Form(PhantomData))
+        deserializer.deserialize_any(DeliveryVisitor(PhantomData))
     }
 }
 
-struct Form<R>(PhantomData<R>);
+struct DeliveryVisitor<R>(PhantomData<R>);
 
-impl<'de, R: DeserializeOwned> Visitor<'de> for Form<R> {
+impl<'de, R: DeserializeOwned> Visitor<'de> for DeliveryVisitor<R> {
     type Value = Delivery<R>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -22,7 +22,7 @@ use crate::blob;
 use crate::channel::{Sender, channel};
 use crate::error::{Error, Result};
 use crate::message::outbound;
-use crate::sys::registry::{FIRST, Numbers};
+use crate::sys::registry::{FIRST, FdSet};
 use crate::sys::{registry, socket};
 
 /// Runs `f(args)` in a child process.
@@ -232,7 +232,7 @@ pub(super) fn fork_and_run<A: Serialize, P: AsFd>(
     let parent = settings.ends_with_parent.then(getpid);
     let Some(pid) = fork()? else {
         let ready = settings.redirect().and_then(|()| match &dead {
-            Some(dead) => registry::make_inert(&strays, dead.as_fd()),
+            Some(dead) => registry::replace_by_dead(&strays, dead.as_fd()),
             None => Ok(()),
         });
         abandoned.clear();
@@ -261,10 +261,10 @@ pub(super) fn fork_and_run<A: Serialize, P: AsFd>(
 }
 
 /// The descriptors of this process that are no standard streams.
-fn open_numbers() -> Result<Numbers> {
+fn open_numbers() -> Result<FdSet> {
     let entries = fs::read_dir("/proc/self/fd")
         .map_err(|error| Error::io("list the open descriptors (/proc/self/fd)", error))?;
-    let mut numbers = Numbers::default();
+    let mut numbers = FdSet::default();
     for entry in entries {
         let entry = entry.map_err(|error| Error::io("list the open descriptors", error))?;
         let number: Option<RawFd> = entry

@@ -66,20 +66,20 @@ fn unregister(number: RawFd) {
 }
 
 /// The registered numbers that are not in `keep`.
-pub(crate) fn strays(keep: &Numbers) -> Numbers {
+pub(crate) fn strays(keep: &FdSet) -> FdSet {
     let kept = keep.0.iter().copied().chain(std::iter::repeat(0));
     let live = LIVE.iter().take(USED.load(Ordering::Relaxed));
     let words = live
         .zip(kept)
         .map(|(word, kept)| word.load(Ordering::Relaxed) & !kept);
-    Numbers(words.collect())
+    FdSet(words.collect())
 }
 
 /// Puts `dead` in the place of these descriptors, the registered ones among them. For a child that has just been forked.
 ///
 /// They are not closed: then the next descriptor that is opened could get a number by which some forgotten
 /// value, in a static for instance, still calls its end.
-pub(crate) fn make_inert(strays: &Numbers, dead: BorrowedFd<'_>) -> Result<(), Errno> {
+pub(crate) fn replace_by_dead(strays: &FdSet, dead: BorrowedFd<'_>) -> Result<(), Errno> {
     strays.iter().try_for_each(|number| {
         unregister(number);
         replace(number, dead)
@@ -99,7 +99,7 @@ pub(crate) fn close(owner: impl AsFd) {
     }
 }
 
-/// Numbers below are the standard streams, on which everybody reads and writes without asking.
+/// FdSet below are the standard streams, on which everybody reads and writes without asking.
 pub(crate) const FIRST: RawFd = 3;
 
 /// Moves a descriptor out of the way of the standard streams: where one of them is closed, the next descriptor takes
@@ -156,9 +156,9 @@ impl AsFd for Registered {
 
 /// A set of descriptor numbers: a bit for each.
 #[derive(Debug, Default)]
-pub(crate) struct Numbers(Vec<usize>);
+pub(crate) struct FdSet(Vec<usize>);
 
-impl Numbers {
+impl FdSet {
     pub(crate) fn insert(&mut self, number: RawFd) {
         let Some((word, bit)) = place(number) else {
             return;
@@ -219,7 +219,7 @@ mod tests {
 
     #[test]
     fn numbers_are_a_set() {
-        let mut numbers = Numbers::default();
+        let mut numbers = FdSet::default();
         assert!(numbers.is_empty());
         for number in [64, 3, 1000, 63, 3, -1] {
             numbers.insert(number);
@@ -230,8 +230,8 @@ mod tests {
 
     #[test]
     fn only_what_is_registered_and_not_kept_is_a_stray() {
-        // Numbers that no test has open.
-        let mut keep = Numbers::default();
+        // FdSet that no test has open.
+        let mut keep = FdSet::default();
         for number in [500_000, 500_001, 500_064] {
             register(number);
         }
