@@ -51,7 +51,7 @@ use ::async_io::{Async, Timer};
 
 use crate::runtime::{Interest, Reactor, Source, runtime_types};
 
-/// A descriptor that is registered with async-io, which asks it for one direction only while somebody waits.
+/// A descriptor that is registered with async-io, which asks it for one direction only while a call waits.
 #[derive(Debug)]
 struct Registration(Async<Source>);
 

@@ -70,7 +70,7 @@
 //! # Many senders, many receivers
 //!
 //! Both ends can be cloned, and inherited by any number of processes. Each message reaches exactly one
-//! receiver, so workers can share one channel of jobs, and send to one of results. When one dies, nobody knows which job it
+//! receiver, so workers can share one channel of jobs, and send to one of results. When one dies, it is unknown which job it
 //! had: a [`Pool`] does.
 //!
 //! # Descriptors and channels inside messages

@@ -119,7 +119,7 @@ pub(super) fn identity() -> Result<String> {
     ))
 }
 
-/// Whether this process runs with more rights than whoever has started it.
+/// Whether this process runs with more rights than the user who started it.
 pub(super) fn is_privileged() -> bool {
     auxiliary(libc::AT_SECURE) != 0
 }

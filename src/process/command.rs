@@ -303,7 +303,7 @@ fn check(number: RawFd) -> Result<()> {
     let own = || match peer::credentials(fd) {
         Ok(peer) => Ok(peer.pid == Some(process::id())),
         Err(errno) => Err(Error::io(
-            "look up who has made an inherited descriptor",
+            "look up which process has made an inherited descriptor",
             errno,
         )),
     };

@@ -28,7 +28,7 @@ pub(super) struct Process {
     over: Option<Instant>,
 }
 
-/// How long whoever traces a child that has ended may take to let go of it.
+/// How long a tracer of a child that has ended may take to let go of it.
 const PATIENCE: Duration = Duration::from_millis(50);
 
 impl Process {

@@ -99,7 +99,7 @@ pub(crate) fn close(owner: impl AsFd) {
     }
 }
 
-/// FdSet below are the standard streams, on which everybody reads and writes without asking.
+/// Numbers below are the standard streams, on which all of a program reads and writes without asking.
 pub(crate) const FIRST: RawFd = 3;
 
 /// Moves a descriptor out of the way of the standard streams: where one of them is closed, the next descriptor takes

@@ -44,7 +44,7 @@ where
 {
     pool: &'p mut Pool<I::Item, R>,
     jobs: std::iter::Fuse<I>,
-    /// Those that were submitted, and the one after them, which nobody could take.
+    /// Those that were submitted, and the one after them, which no worker could take.
     window: VecDeque<Slot<I::Item, R>>,
 }
 
@@ -72,7 +72,7 @@ where
         }
     }
 
-    /// Submits jobs for as long as somebody takes them.
+    /// Submits jobs for as long as workers take them.
     fn fill(&mut self) {
         loop {
             let is_waiting = |slot: &Slot<_, _>| matches!(slot.state, State::Waiting);

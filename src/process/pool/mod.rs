@@ -81,7 +81,7 @@ pub struct Pool<J, R> {
     spin: Spin,
     /// Outcomes that came while a `map` waited for others.
     aside: VecDeque<Outcome<R>>,
-    /// Jobs whose outcomes nobody wants.
+    /// Jobs whose outcomes are not wanted any more.
     forgotten: HashSet<JobId>,
     /// The process that has started it. In a copy of that, made by a fork, the workers are not its own.
     owner: u32,

@@ -115,7 +115,7 @@ impl PoolOptions {
         self
     }
 
-    /// Sets how many outcomes the pool keeps that nobody has received, while jobs are submitted: 1024 by default. With so
+    /// Sets how many outcomes the pool keeps that have not been received, while jobs are submitted: 1024 by default. With so
     /// many, a submit says [`Error::Full`](crate::Error::Full).
     pub fn keep(mut self, outcomes: usize) -> Self {
         self.settings.keep = outcomes.max(1);

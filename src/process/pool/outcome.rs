@@ -17,7 +17,7 @@ impl fmt::Display for JobId {
 
 /// Why a job of a [`Pool`](crate::Pool) has no result.
 ///
-/// The pool itself goes on. It never tries a job again, which may have had its effects already: whoever has the job can
+/// The pool itself goes on. It never tries a job again, which may have had its effects already: the caller has the job, and can
 /// submit it once more.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]

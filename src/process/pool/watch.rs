@@ -36,7 +36,7 @@ pub(super) struct Watch {
     timer: Registered,
     /// When it goes off.
     alarm: Option<Instant>,
-    /// Readable while there are outcomes that nobody has received.
+    /// Readable while there are outcomes that have not been received.
     outcomes: Registered,
     has_outcomes: bool,
 }
@@ -108,7 +108,7 @@ impl Watch {
         Ok(())
     }
 
-    /// Says whether there are outcomes that nobody has received.
+    /// Says whether there are outcomes that have not been received.
     pub(super) fn set_outcomes(&mut self, some: bool) {
         if self.has_outcomes != some {
             self.has_outcomes = some;

@@ -161,7 +161,7 @@ where
     loop {
         match say(answers, answer) {
             Ok(()) => {}
-            Err(Error::Disconnected) => return 0, // nobody wants to know
+            Err(Error::Disconnected) => return 0, // no pool waits for it
             Err(error) => {
                 eprintln!("wormhole: a worker cannot answer: {error:#}");
                 return 1;

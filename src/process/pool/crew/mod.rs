@@ -185,7 +185,7 @@ where
         self.deaths >= DEATHS
     }
 
-    /// If nobody is left who could: the jobs that nobody has taken will not be done.
+    /// If no worker is left: the jobs that none has taken will not be done.
     fn give_up(&mut self) {
         if self.active() > 0 {
             return;
@@ -331,7 +331,7 @@ where
         }
     }
 
-    /// Replaces what is missing, and tells whoever waits for the descriptor whether there are outcomes.
+    /// Replaces what is missing, and makes the descriptor tell whether there are outcomes.
     pub(super) fn settle(&mut self) -> Result<()> {
         let tended = self.tend();
         self.watch.set_outcomes(!self.outcomes.is_empty());
