@@ -34,6 +34,7 @@ use crate::report::Format;
 pub(crate) type Outcome<T> = anyhow::Result<T>;
 
 fn main() -> ExitCode {
+    wormhole::process::init();
     match run() {
         Ok(code) => code,
         Err(error) => {

@@ -6,8 +6,8 @@ use plotters::prelude::*;
 use crate::Outcome;
 use crate::measure::{Line, Table};
 use crate::peer::{
-    IPC_CHANNEL, JSON_LINES, PYTHON, PYTHON_PROCESS, RAW, RAW_FORK, THREAD, THREADS, TINY_NIX_IPC,
-    UNIX_IPC, WORMHOLE,
+    BY_HAND, IPC_CHANNEL, JSON_LINES, PYTHON, PYTHON_POOL, PYTHON_PROCESS, RAW, RAW_FORK, THREAD,
+    THREADS, TINY_NIX_IPC, UNIX_IPC, WORMHOLE,
 };
 use crate::report::quantity;
 use crate::work::Unit;
@@ -30,12 +30,13 @@ enum Scale {
 }
 
 /// Items whose contenders are bars.
-const BARS: [&str; 8] = [
+const BARS: [&str; 9] = [
     "round-trip",
     "stream",
     "crowd",
     "create",
     "spawn",
+    "pool",
     "paced",
     "idle",
     "memory",
@@ -89,6 +90,8 @@ fn colour(contender: &str) -> RGBColor {
         (RAW_FORK, RGBColor(110, 110, 110)),
         (THREAD, RGBColor(170, 170, 170)),
         (PYTHON_PROCESS, RGBColor(90, 70, 40)),
+        (BY_HAND, RGBColor(110, 110, 110)),
+        (PYTHON_POOL, RGBColor(90, 70, 40)),
     ];
     let found = colours.iter().find(|(name, _)| *name == contender);
     match found {

@@ -36,6 +36,10 @@ pub(crate) const THREADS: &str = "mpsc (threads)";
 pub(crate) const RAW_FORK: &str = "raw fork";
 pub(crate) const THREAD: &str = "std thread";
 pub(crate) const PYTHON_PROCESS: &str = "Python Process";
+/// And of those that have workers.
+pub(crate) const BY_HAND: &str = "channels by hand";
+pub(crate) const FRESH: &str = "fresh workers";
+pub(crate) const PYTHON_POOL: &str = "ProcessPoolExecutor";
 
 /// What a receive gave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

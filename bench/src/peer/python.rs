@@ -112,6 +112,39 @@ for turn in range(count):
 report.send(((time.perf_counter() - wall) * 1e9, (used() - cpu) * 1e9))
 "#;
 
+/// A `ProcessPoolExecutor`, one job at a time or two workers with as many as they take.
+const POOL: &str = r#"
+import concurrent.futures, multiprocessing, resource, signal, sys, time
+
+def work(number):
+    return number + 1
+
+def used():
+    return sum(u.ru_utime + u.ru_stime for u in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
+
+if __name__ == "__main__":
+    signal.alarm(60)
+    kind, count = sys.argv[1], int(sys.argv[2])
+    context = multiprocessing.get_context("fork")
+    pool = concurrent.futures.ProcessPoolExecutor(1 if kind == "one" else 2, mp_context=context)
+    assert pool.submit(work, 1).result() == 2
+    wall, cpu = time.perf_counter(), used()
+    if kind == "one":
+        for number in range(count):
+            assert pool.submit(work, number).result() == number + 1
+    else:
+        for number, result in enumerate(pool.map(work, range(count))):
+            assert result == number + 1
+    wall = time.perf_counter() - wall
+    pool.shutdown()
+    print(wall / count * 1e9, (used() - cpu) / count * 1e9)
+"#;
+
+/// Jobs through a `ProcessPoolExecutor`.
+pub(crate) fn pool(work: &str, jobs: u64) -> Outcome<Sample> {
+    numbers_of(Command::new("python3").args(["-c", POOL, work, &jobs.to_string()]))
+}
+
 /// The version of the interpreter, if there is one.
 pub(crate) fn version() -> Option<String> {
     let output = Command::new("python3").arg("--version").output().ok()?;
@@ -142,10 +175,14 @@ fn run<const N: usize>(work: &str, operations: u64, cores: [usize; N]) -> Outcom
     let count = operations + operations / 10 + 1;
     let cores = cores.map(|core| core.to_string());
     let anywhere = ["-1".to_owned(), "-1".to_owned()];
-    let output = Command::new("python3")
-        .args(["-c", PIPE, work, &count.to_string()])
-        .args(if N == 0 { &anywhere[..] } else { &cores[..] })
-        .output()?;
+    let mut command = Command::new("python3");
+    command.args(["-c", PIPE, work, &count.to_string()]);
+    numbers_of(command.args(if N == 0 { &anywhere[..] } else { &cores[..] }))
+}
+
+/// Runs a program that prints wall and processor time.
+fn numbers_of(command: &mut Command) -> Outcome<Sample> {
+    let output = command.output()?;
     if !output.status.success() {
         bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
     }

@@ -5,6 +5,7 @@ mod crowd;
 mod descriptors;
 mod idle;
 mod many;
+mod pool;
 mod share;
 mod start;
 mod talk;
@@ -108,7 +109,7 @@ impl Row {
 }
 
 /// The items, with a heading and what is done and measured.
-pub(crate) const ITEMS: [(&str, &str, &str); 14] = [
+pub(crate) const ITEMS: [(&str, &str, &str); 15] = [
     (
         "round-trip",
         "Round trip",
@@ -160,6 +161,11 @@ pub(crate) const ITEMS: [(&str, &str, &str); 14] = [
         "A child that does nothing, and its result, if there is one. From a small process, from one that has written to 16 MB more of memory, and from one that has both ends of 1,000 channels of wormhole.",
     ),
     (
+        "pool",
+        "Jobs for a pool of worker processes",
+        "A job is a number, its result the next one. \"By hand\" has channels of its own for each worker, with one job waiting where there are many, and nobody who notices when a worker dies. The scheduler chooses the cores.",
+    ),
+    (
         "many",
         "Wait for one of many",
         "A message on one of that many receivers, a different one each time, and an acknowledgement, on one core.",
@@ -190,6 +196,7 @@ pub(crate) fn rows(descriptors: u64) -> Vec<Row> {
     rows.extend(bulk::rows());
     rows.extend(share::rows());
     rows.extend(start::rows());
+    rows.extend(pool::rows());
     rows.extend(many::rows(descriptors));
     rows.extend(idle::rows(descriptors));
     rows
