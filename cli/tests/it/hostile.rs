@@ -97,12 +97,18 @@ fn a_client_that_floods_keeps_nobody_out() {
     let place = Place::new();
     let running = start(ctl(["listen", &place.at("a")]));
     let flood = sender(place.join("a"));
-    let flooding = thread::spawn(move || while flood.send(raw("0")).is_ok() {});
+    let flooding = [0; 4].map(|_| {
+        let flood = flood.clone();
+        thread::spawn(move || while flood.send(raw("0")).is_ok() {})
+    });
+    drop(flood);
     assert_eq!(running.line(), "0\n");
     sender(place.join("a")).send(raw("1")).unwrap();
     eventually("the other client's message", || running.line() == "1\n");
     drop(running);
-    flooding.join().unwrap();
+    for thread in flooding {
+        thread.join().unwrap();
+    }
 }
 
 #[test]
