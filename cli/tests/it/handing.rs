@@ -5,10 +5,14 @@ use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command};
 
-use wormhole::{Listener, Raw, Receiver, Sender, channel, inherit, spawn_command};
+use serde_json::Value;
+use wormhole::{
+    JobError, Listener, PoolOptions, Raw, Receiver, Sender, channel, inherit, spawn_command,
+};
 
 use crate::support::{
-    DEADLINE, Place, bash, ctl, eventually, give, raw, run, sender, start, strays, with_path,
+    DEADLINE, Place, bash, ctl, eventually, give, program, raw, run, sender, start, strays,
+    with_path,
 };
 
 /// Kills a child that is left, and waits for it.
@@ -241,6 +245,49 @@ fn a_worker_of_a_pool_may_be_written_in_bash() {
 }
 
 #[test]
+fn a_pool_of_rust_works_with_scripts() {
+    let place = Place::new();
+    let squares = crate::recipes::scripts()[0];
+    // One job that takes long.
+    let script = squares.replacen("if [[", "[[ $job != 0 ]] || exec sleep 5\n    if [[", 1);
+    assert_ne!(script, squares);
+    let path = program(&place, "squares", &script);
+    let mut pool = PoolOptions::new(2)
+        .command::<Value, i64>(move || {
+            let mut command = Command::new(&path);
+            with_path(&mut command);
+            command
+        })
+        .unwrap();
+
+    let jobs: Vec<_> = (1..=50).map(Value::from).collect();
+    let results = pool.map(jobs).map(|(_, result)| result);
+    let results: Result<Vec<_>, _> = results.collect();
+    assert_eq!(
+        results.unwrap(),
+        (1..=50).map(|number| number * number).collect::<Vec<_>>()
+    );
+
+    let failed = pool.submit("four".into()).unwrap();
+    let (id, result) = pool.recv_timeout(DEADLINE).unwrap();
+    assert_eq!(id, failed);
+    let failed = result.unwrap_err();
+    assert!(
+        matches!(&failed, JobError::Panicked { message, .. } if message == "not a number"),
+        "{failed:?}"
+    );
+
+    let long = pool.submit(0.into()).unwrap();
+    pool.cancel(long).unwrap();
+    let (id, result) = pool.recv_timeout(DEADLINE).unwrap();
+    assert_eq!((id, result.unwrap_err()), (long, JobError::Cancelled));
+    let next = pool.submit(7.into()).unwrap();
+    let (id, result) = pool.recv_timeout(DEADLINE).unwrap();
+    assert_eq!((id, result.unwrap()), (next, 49));
+    assert!(pool.finish().unwrap().is_empty());
+}
+
+#[test]
 fn a_worker_that_is_killed_closes_its_results() {
     let place = Place::new();
     let script = &crate::recipes::scripts()[0];
@@ -261,11 +308,7 @@ fn a_worker_that_is_killed_closes_its_results() {
 
 /// Starts a script as a pool does.
 fn worker(place: &Place, name: &str, script: &str) -> (Sender<Raw>, Receiver<Raw>, Reaped) {
-    use std::os::unix::fs::PermissionsExt;
-
-    let path = place.join(name);
-    fs::write(&path, script).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = program(place, name, script);
     let (job, jobs) = channel().unwrap();
     let (result, results) = channel::<Raw>().unwrap();
     let mut command = Command::new(path);

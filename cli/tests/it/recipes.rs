@@ -1,9 +1,6 @@
 //! The recipes of docs/shell.md, word for word.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
-
-use crate::support::{Place, bash, run};
+use crate::support::{Place, bash, program, run};
 
 const PAGE: &str = include_str!("../../../docs/shell.md");
 
@@ -36,9 +33,7 @@ fn recipes_print_what_the_page_says() {
             continue;
         }
         let place = Place::new();
-        let worker = place.join("worker");
-        fs::write(&worker, scripts()[0]).unwrap();
-        fs::set_permissions(&worker, fs::Permissions::from_mode(0o755)).unwrap();
+        program(&place, "worker", scripts()[0]);
         let expected = match blocks.get(index + 1) {
             Some(("text", expected)) => format!("{expected}\n"),
             _ => String::new(),

@@ -68,6 +68,21 @@ impl Place {
     }
 }
 
+/// A script as a file that can be run.
+///
+/// Another process writes it: a child that some other test forks meanwhile would have a copy of this one's descriptor, and
+/// what is open for writing cannot be run.
+#[track_caller]
+pub(crate) fn program(place: &Place, name: &str, script: &str) -> PathBuf {
+    let path = place.join(name);
+    let mut command = Command::new("bash");
+    command
+        .args(["-c", "cat >\"$0\" && chmod 755 \"$0\""])
+        .arg(&path);
+    run(command, script.as_bytes()).done();
+    path
+}
+
 /// How a process ended.
 #[derive(Debug)]
 pub(crate) struct Ended {
