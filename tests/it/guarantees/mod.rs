@@ -96,7 +96,7 @@ struct Numbered {
 fn g1_g2_each_message_reaches_exactly_one_receiver_whole_and_in_order() {
     const PRODUCERS: u64 = 8;
     const CONSUMERS: usize = 4;
-    const MESSAGES: u64 = 200_000 / PRODUCERS;
+    const MESSAGES: u64 = 80_000 / PRODUCERS;
     in_own_process(|| {
         let quarry = quarry();
         let (tx, rx) = channel::<Numbered>().unwrap();

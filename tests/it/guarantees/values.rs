@@ -62,6 +62,12 @@ proptest! {
         prop_assert_eq!(&there_and_back(&value), &value);
     }
 
+}
+
+proptest! {
+    // Each of them is hundreds of the above.
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(400) })]
+
     #[test]
     fn g10_nested_values_arrive_exactly(value in tree()) {
         prop_assert_eq!(&there_and_back(&value), &value);
