@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{self, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
-use std::{env, io};
+use std::{env, fmt, io};
 
 use rustix::io::{Errno, FdFlags, fcntl_getfd, fcntl_setfd};
 use rustix::process::{Pid, getpid};
@@ -43,6 +43,7 @@ const VARIABLE: &str = "WORMHOLE_FD";
 /// - [`Error::Encode`], [`Error::TooLarge`], [`Error::TooManyFds`], [`Error::TooManyFdsInFlight`]: `args` cannot
 ///   be sent, as in [`Sender::send`](crate::Sender::send).
 /// - [`Error::Io`]: the program, which its source names, cannot be executed, or the kernel refuses something else.
+///   The source is of the kind of the system's error, which is in turn its source and has the number.
 ///
 /// # Examples
 ///
@@ -107,8 +108,10 @@ fn execute<A: Serialize>(
     drop(sender);
     let program = command.get_program().to_string_lossy().into_owned();
     let failed = |source: io::Error| {
-        let named = format!("`{program}`: {source}");
-        Error::io("start a program", io::Error::new(source.kind(), named))
+        let kind = source.kind();
+        let program = program.clone();
+        let named = CannotStart { program, source };
+        Error::io("start a program", io::Error::new(kind, named))
     };
     for (stream, set) in [
         (
@@ -133,6 +136,25 @@ fn execute<A: Serialize>(
     given.note();
     drop(args);
     Ok(started)
+}
+
+/// Names the program, and has the error of the system as its source: `E2BIG`, say, is known by its number only.
+#[derive(Debug)]
+struct CannotStart {
+    program: String,
+    source: io::Error,
+}
+
+impl fmt::Display for CannotStart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}`: {}", self.program, self.source)
+    }
+}
+
+impl std::error::Error for CannotStart {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.source)
+    }
 }
 
 /// Makes the descriptor inheritable for a moment. There is no other thread that could start something meanwhile, so
@@ -198,7 +220,7 @@ fn close_on_exec_from(first: RawFd) -> io::Result<()> {
     if status == 0 {
         return Ok(());
     }
-    // KERNEL: Linux before 5.11 does not know the flag, and before 5.9 not the call. FdSet beyond the limit are left.
+    // KERNEL: Linux before 5.11 does not know the flag, and before 5.9 not the call. Numbers beyond the limit are left.
     let mut limit = libc::rlimit {
         rlim_cur: 0,
         rlim_max: 0,
