@@ -164,7 +164,10 @@ where
                 self.give_up();
                 return Ok(());
             }
-            let is_last = self.active() == 0;
+            // What becomes of a job that is with a dying worker comes first.
+            let is_dying = |hand: &Hand<J, R>| !hand.is_active() && !hand.jobs_in_hand.is_empty();
+            let some_are_dying = self.places.iter().flatten().any(is_dying);
+            let is_last = self.active() == 0 && !some_are_dying;
             if !is_last && self.retry.is_some_and(|(at, _)| at > Instant::now()) {
                 return Ok(());
             }
