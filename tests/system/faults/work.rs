@@ -107,9 +107,14 @@ pub(crate) fn run(name: &str) -> String {
 
 /// What an operation gave, as the table has it.
 fn told<T>(result: &Result<T, Error>) -> String {
-    let why = |source: &io::Error| match source.raw_os_error() {
-        Some(number) => format!("{:?}", nix::Error::from_raw(number)),
-        None => format!("{:?}", source.kind()),
+    let why = |source: &io::Error| {
+        // Where the source names something, the system's error is its source.
+        let inner = std::error::Error::source(source);
+        let system = inner.and_then(|inner| inner.downcast_ref::<io::Error>());
+        match system.unwrap_or(source).raw_os_error() {
+            Some(number) => format!("{:?}", nix::Error::from_raw(number)),
+            None => format!("{:?}", source.kind()),
+        }
     };
     match result {
         Ok(_) => "ok".to_owned(),
