@@ -69,6 +69,7 @@ faults! {
     child_of_a_spawn
     join_a_child
     kill_a_child
+    spawn_a_fresh_child
     start_a_program
     inherit_arguments
 }

@@ -37,6 +37,8 @@ extern "C" fn before_main() {
     let Ok(name) = std::env::var(WORKLOAD) else {
         return;
     };
+    // A copy that a workload has started is not to run the workload.
+    wormhole::process::init();
     let code = match catch_unwind(|| work::run(&name)) {
         Ok(outcome) => {
             println!("{OUTCOME}{outcome}");

@@ -570,6 +570,44 @@ const TABLE: &[(&str, &[&[Rule]])] = &[
         ]],
     ),
     (
+        "spawn_a_fresh_child",
+        &[
+            CREATE,
+            &[
+                ("socketpair#2", "*", Fails("create a socket pair")),
+                (
+                    "F_DUPFD_CLOEXEC#1",
+                    "*",
+                    Fails("duplicate the standard input"),
+                ),
+                (
+                    "F_DUPFD_CLOEXEC",
+                    "*",
+                    Fails("duplicate a descriptor of the message"),
+                ),
+                (
+                    "fstat",
+                    "*",
+                    Fails("start a fresh copy of this program (/proc/self/exe)"),
+                ),
+                ("prlimit64", "*", As), // std or the C library looks for room for its own descriptors
+                ("clone", "ENOSYS", As), // the C library knows other calls
+                (
+                    "clone",
+                    "*",
+                    Fails("start a fresh copy of this program (/proc/self/exe)"),
+                ),
+                (
+                    "pidfd_open",
+                    "*",
+                    Fails("open a descriptor (pidfd_open) for a child"),
+                ),
+            ],
+            SEND,
+            ADOPT,
+        ],
+    ),
+    (
         "start_a_program",
         &[
             CREATE,

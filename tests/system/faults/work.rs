@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 use wormhole::{
     Blob, Error, Listener, Options, Receiver, ReceiverSet, Select, Sender, channel, inherit, spawn,
-    spawn_command,
+    spawn_command, spawn_fresh,
 };
 
 use super::strace::{FAULT, marked};
@@ -98,6 +98,7 @@ pub(crate) fn run(name: &str) -> String {
         "child_of_a_spawn" => child_of_a_spawn,
         "join_a_child" => join_a_child,
         "kill_a_child" => kill_a_child,
+        "spawn_a_fresh_child" => spawn_a_fresh_child,
         "start_a_program" => start_a_program,
         "inherit_arguments" => inherit_arguments,
         _ => panic!("no workload {name}"),
@@ -723,6 +724,37 @@ fn kill_a_child() -> String {
     no_child_is_left();
     nothing_leaks(&before);
     told(&killed)
+}
+
+/// A fresh child runs, its message and its result arrive, and none is left.
+fn can_spawn_fresh() {
+    let (tx, rx) = channel().unwrap();
+    let child = spawn_fresh(tx, greet).unwrap();
+    assert_eq!(rx.recv().unwrap().text, "from the child");
+    assert_eq!(child.join().unwrap(), 5);
+    no_child_is_left();
+}
+
+fn spawn_a_fresh_child() -> String {
+    // strace counts in each process by itself. So this one makes more calls before it begins than the child makes at all.
+    (0..6).for_each(|_| can_spawn_fresh());
+    (0..20).for_each(|_| drop(used()));
+    let before = open_fds();
+    let (tx, rx) = channel().unwrap();
+    let spawned = marked(|| spawn_fresh(tx, greet));
+    let told = told(&spawned);
+    if let Ok(child) = spawned {
+        assert_eq!(rx.recv().unwrap().text, "from the child");
+        assert_eq!(child.join().unwrap(), 5);
+    } else if let Ok(message) = rx.recv_timeout(LONG) {
+        assert_eq!(message.text, "from the child"); // it was killed, but had begun
+    }
+    assert!(fault_is("close") || matches!(rx.recv_timeout(LONG), Err(Error::Disconnected)));
+    no_child_is_left();
+    drop(rx);
+    nothing_leaks(&before);
+    can_spawn_fresh();
+    told
 }
 
 fn start_a_program() -> String {
