@@ -50,6 +50,8 @@ pub(super) struct Hand<J, R> {
     pub(super) start_failure: Option<ChildEnd>,
     /// Whether answers may still come.
     pub(super) is_heard: bool,
+    /// Whether it has closed its end of the answers, as it does when it dies.
+    pub(super) has_hung_up: bool,
 }
 
 impl<J, R> Hand<J, R> {
@@ -71,6 +73,7 @@ impl<J, R> Hand<J, R> {
             doom: None,
             start_failure: None,
             is_heard: true,
+            has_hung_up: false,
         }
     }
 

@@ -57,7 +57,9 @@ where
     /// Waits for something to happen.
     pub(in crate::process::pool) fn sleep(&mut self, wait: Wait) -> Result<()> {
         let retry = self.retry.filter(|_| self.is_short).map(|(at, _)| at);
-        self.watch.set_alarm(earlier(self.earliest, retry))?;
+        let again = self.try_again.take();
+        let alarm = earlier(earlier(self.earliest, retry), again);
+        self.watch.set_alarm(alarm)?;
         let timeout = match wait {
             Wait::Never => Some(Timespec::default()),
             Wait::Forever => None,
@@ -101,6 +103,7 @@ where
                 Err(Error::Disconnected) => {
                     self.watch.forget(&hand.answers);
                     hand.is_heard = false;
+                    hand.has_hung_up = true;
                     let has_jobs = !hand.jobs_in_hand.is_empty();
                     if !hand.has_started(self.says_ready) && !has_jobs {
                         // Replaced once it has ended, and its death is counted.
@@ -222,7 +225,7 @@ where
             let error = match hand.doom.take() {
                 Some(Doom::TimedOut) => JobError::TimedOut,
                 Some(Doom::Cancelled) => JobError::Cancelled,
-                Some(Doom::Broken(reason)) if hand.is_heard => JobError::Undelivered { reason },
+                Some(Doom::Broken(reason)) if !hand.has_hung_up => JobError::Undelivered { reason },
                 Some(Doom::Broken(_)) | None => JobError::Died { pid, end },
             };
             self.outcomes.push_back((job.id, Err(error)));

@@ -33,6 +33,9 @@ const DEATHS: u32 = 3;
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LAST_PAUSE: Duration = Duration::from_secs(1);
 
+/// After that time a job that a worker's channel had no room for is tried again.
+const TRY_AGAIN: Duration = Duration::from_millis(4);
+
 pub(super) struct Crew<J, R> {
     start: Start<J, R>,
     /// Whether workers say when they have started.
@@ -55,6 +58,8 @@ pub(super) struct Crew<J, R> {
     retry: Option<(Instant, Duration)>,
     /// No job has to be done before.
     earliest: Option<Instant>,
+    /// When to try again to give a job to a worker whose channel was full.
+    try_again: Option<Instant>,
     deaths: u32,
     last_death: Option<(u32, ChildEnd)>,
 }
@@ -85,6 +90,7 @@ where
             is_short: true,
             retry: None,
             earliest: None,
+            try_again: None,
             deaths: 0,
             last_death: None,
             settings,
@@ -253,7 +259,11 @@ where
                 self.earliest = earlier(self.earliest, until);
                 Ok(true)
             }
-            Err(Error::Full) => Ok(false),
+            Err(Error::Full) => {
+                // Its answers tell when there is room again, if it has jobs. This does in any case.
+                self.try_again = deadline(TRY_AGAIN);
+                Ok(false)
+            }
             // It is gone, or takes no more jobs.
             Err(Error::Disconnected) => {
                 hand.dismiss();
