@@ -8,6 +8,7 @@ use crate::support::output_within;
 
 /// What needs no more than a C compiler. CI runs `make test` beside this.
 #[test]
+#[ignore = "CI runs all of them: `.ci/run client_c`"]
 fn the_c_client_passes_its_own_tests() {
     if can_run(&[C]) {
         let build = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("c");

@@ -10,6 +10,7 @@ use super::programs::{Go, Language, Python, Rust, can_run, go, root};
 use crate::support::{in_own_process, output_within};
 
 #[test]
+#[ignore = "CI runs them by themselves, with the race detector: `.ci/run client_go`"]
 fn the_go_client_passes_its_own_tests() {
     if can_run(&[Go]) {
         for arguments in [["vet", "./..."], ["test", "./..."]] {

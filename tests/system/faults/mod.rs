@@ -14,9 +14,10 @@ mod work;
 
 /// One test for each workload.
 macro_rules! faults {
-    ($($name:ident)*) => {
+    ($($(#[$attribute:meta])* $name:ident)*) => {
         $(
             #[test]
+            $(#[$attribute])*
             fn $name() {
                 table::check(stringify!($name));
             }
@@ -69,6 +70,7 @@ faults! {
     child_of_a_spawn
     join_a_child
     kill_a_child
+    #[ignore = "takes a minute: `cargo test --test system -- --ignored faults`"]
     spawn_a_fresh_child
     start_a_program
     inherit_arguments
