@@ -240,6 +240,8 @@ impl<R: DeserializeOwned> Child<R> {
                 Ok(Delivery::Panicked(message)) => ChildEnd::Panicked { message },
                 Ok(Delivery::Undelivered(reason)) => ChildEnd::Undelivered { reason },
                 Err(Error::Empty | Error::Disconnected) => end,
+                // Of the type that the caller knows.
+                Err(Error::Decode { reason, .. }) => return Err(Error::decode::<R>(reason)),
                 Err(error) => return Err(error),
             },
         };

@@ -253,6 +253,11 @@ fn a_result_that_cannot_be_decoded_is_an_error_of_join() {
         let mut child = spawn((), |()| f64::NAN).unwrap();
         let error = child.join_timeout(DEADLINE).unwrap_err();
         assert!(matches!(error, Error::Decode { .. }), "{error}");
+        let text = error.to_string();
+        assert!(
+            !text.contains("Delivery"),
+            "a type of this crate's own: {text}"
+        );
         assert_eq!(end_of(child.join()), ChildEnd::Joined);
         assert_eq!(open_fds(), before);
     });
