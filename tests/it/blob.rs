@@ -685,3 +685,17 @@ fn a_memfd_becomes_a_blob_by_being_sealed() {
         Err(Error::NotABlob { .. })
     ));
 }
+
+#[test]
+fn no_child_is_forked_while_a_blob_is_being_filled() {
+    in_own_process(|| {
+        let mut refused = None;
+        let blob = Blob::build(1, |bytes| {
+            bytes[0] = 1;
+            refused = wormhole::spawn((), |()| ()).err();
+        });
+        assert!(matches!(refused, Some(Error::Io { .. })), "{refused:?}");
+        assert_eq!(*blob.unwrap(), [1]);
+        wormhole::spawn((), |()| ()).unwrap().join().unwrap();
+    });
+}

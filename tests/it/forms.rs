@@ -339,3 +339,37 @@ fn an_error_shows_no_character_that_deceives() {
         }
     }
 }
+
+#[test]
+fn a_set_whose_receiver_was_lent_to_a_child_forgets_it_when_it_is_removed() {
+    crate::support::in_own_process(|| {
+        let mut set = ReceiverSet::new().unwrap();
+        let (tx, rx) = channel::<u8>().unwrap();
+        let (_other_tx, other) = channel::<u8>().unwrap();
+        let key = set.add(rx).unwrap();
+        set.add(other).unwrap();
+        let lent = wormhole::spawn(set.get(key).unwrap(), |rx| rx.recv().unwrap()).unwrap();
+        tx.send(5).unwrap();
+        assert_eq!(lent.join().unwrap(), 5);
+        let removed = set.remove(key).unwrap();
+        tx.send(6).unwrap();
+        assert!(matches!(set.try_recv(), Err(Error::Empty)));
+        assert!(matches!(
+            set.recv_timeout(SOON),
+            Err(Error::TimedOut { .. })
+        ));
+        assert_eq!(removed.recv().unwrap(), 6);
+    });
+}
+
+#[test]
+fn the_longest_time_to_spin_loses_no_message() {
+    let options = wormhole::Options::new().spin(Duration::MAX);
+    let (tx, rx) = options.channel::<u8>().unwrap();
+    std::thread::scope(|scope| {
+        let received = scope.spawn(|| rx.recv_timeout(LATE).unwrap());
+        tx.send(7).unwrap();
+        assert_eq!(received.join().unwrap(), 7);
+    });
+    assert!(matches!(rx.recv_timeout(SOON), Err(Error::TimedOut { .. })));
+}
