@@ -295,9 +295,15 @@ const ROLE: &str = "TEST_FRESH_PROGRAM";
 const SAYS: &str = "\nthe program says ";
 
 /// A copy of this test binary.
+///
+/// Another process writes it: a child that a test beside this one forks meanwhile would hold this process's descriptor for
+/// writing until it ends, and nothing starts a program that somebody may still write (`ETXTBSY`).
 fn copy(directory: &tempfile::TempDir) -> std::path::PathBuf {
     let path = directory.path().join("copy");
-    fs::copy(std::env::current_exe().unwrap(), &path).unwrap();
+    let mut command = Command::new("cp");
+    command.arg(std::env::current_exe().unwrap()).arg(&path);
+    let output = output_within(DEADLINE, command);
+    assert!(output.status.success(), "{output:?}");
     path
 }
 
