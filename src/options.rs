@@ -148,7 +148,8 @@ impl Options {
     ///
     /// While answers come that fast, an end spins: it looks again and again and lets other processes run in
     /// between ([`sched_yield(2)`](https://man7.org/linux/man-pages/man2/sched_yield.2.html)), because waking up
-    /// takes longer than that. It stops doing so as soon as it has been in vain. The setting holds for both
+    /// takes longer than that. It stops doing so as soon as it has been in vain; where messages have been coming late,
+    /// most calls sleep without even one look before. The setting holds for both
     /// ends, for `recv`, `send` and their forms with a timeout, and for [`select!`](crate::select!) and
     /// [`ReceiverSet`](crate::ReceiverSet); an end that is sent in a message arrives with the default.
     #[must_use]

@@ -51,7 +51,7 @@ pub(crate) fn until_ready<R>(
     // that may wait forever blocks by itself.
     let can_block = events != PollFlags::OUT && matches!(wait, Wait::Forever);
     let spin = spin.filter(|spin| !spin.limit().is_zero());
-    let may_block = can_block && spin.is_none();
+    let may_block = can_block && spin.is_none_or(Spin::sleeps_at_once);
     match attempt(may_block) {
         Ok(result) => Ok(result),
         Err(errno) => {

@@ -5,9 +5,12 @@
 //! processor, a call that yields it between two looks may be without it for milliseconds, when sleeping would have had
 //! it back as soon as the answer came. So each time that spinning was in vain, or too slow, it takes twice as many
 //! quick answers until it is tried again.
+//!
+//! To learn how long an answer takes, a call has to look before it sleeps, which is a system call and two looks at the
+//! clock. Where answers have not been quick lately, only one wait of a few is measured so, and speaks for all of them.
 
 use std::ptr;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use super::deadline::Wait;
@@ -20,6 +23,8 @@ pub(crate) struct Spin {
     score: AtomicI32,
     /// How many it takes after the next failure.
     penalty: AtomicI32,
+    /// How many waits are still to go by until one is measured, unless answers are quick.
+    unmeasured: AtomicU32,
 }
 
 impl Spin {
@@ -28,12 +33,15 @@ impl Spin {
     const MOST: i32 = 8;
     const FIRST_PENALTY: i32 = 8;
     const LAST_PENALTY: i32 = 4096;
+    /// How many waits a measured one speaks for, itself included, where answers are not quick.
+    const ONE_OF: u32 = 8;
 
     pub(crate) fn new(limit: Duration) -> Self {
         Spin {
             limit,
             score: AtomicI32::new(0),
             penalty: AtomicI32::new(Self::FIRST_PENALTY),
+            unmeasured: AtomicU32::new(0),
         }
     }
 
@@ -46,10 +54,26 @@ impl Spin {
         !self.limit.is_zero() && self.score.load(Ordering::Relaxed) >= Self::ENOUGH
     }
 
+    /// Whether a call that may sleep does so without a look before: this wait is not measured.
+    #[inline]
+    pub(crate) fn sleeps_at_once(&self) -> bool {
+        if self.score.load(Ordering::Relaxed) > 0 {
+            return false;
+        }
+        let unmeasured = self.unmeasured.load(Ordering::Relaxed);
+        if unmeasured > 0 {
+            self.unmeasured.store(unmeasured - 1, Ordering::Relaxed);
+        }
+        unmeasured > 0
+    }
+
     fn succeeded(&self, has_spun: bool) {
         let score = self.score.load(Ordering::Relaxed);
-        self.score
-            .store((score + 1).min(Self::MOST), Ordering::Relaxed);
+        let better = match score {
+            ..0 => (score + Self::ONE_OF as i32).min(0),
+            0.. => (score + 1).min(Self::MOST),
+        };
+        self.score.store(better, Ordering::Relaxed);
         if has_spun {
             let penalty = self.penalty.load(Ordering::Relaxed);
             self.penalty
@@ -110,6 +134,7 @@ impl<'a> Spinning<'a> {
             (true, false) => spin.failed(),
             (false, false) => spin.was_slow(),
         }
+        spin.unmeasured.store(Spin::ONE_OF - 1, Ordering::Relaxed);
     }
 }
 
@@ -120,8 +145,11 @@ mod tests {
     const LONG: Duration = Duration::from_secs(3600);
     const SHORT: Duration = Duration::from_nanos(1);
 
-    /// A wait that ends at once: quick with a limit that is long, slow with one that is short.
+    /// A wait that ends at once: quick with a limit that is long, slow with one that is short. Whether it spins.
     fn wait(spin: &Spin) -> bool {
+        if spin.sleeps_at_once() {
+            return false;
+        }
         let spinning = Spinning::new([spin]);
         while spinning.since.elapsed() <= SHORT * 2 {}
         spinning.learn(spin);
@@ -151,7 +179,10 @@ mod tests {
             assert_eq!(spin.penalty.load(Ordering::Relaxed), 2 * penalty);
             spin.limit = LONG;
             let asleep = (0..).take_while(|_| !wait(&spin)).count();
-            assert_eq!(i32::try_from(asleep), Ok(penalty + Spin::ENOUGH));
+            // The last waits of a penalty are measured together with the first one that counts.
+            let measured_at_zero = Spin::ONE_OF as i32;
+            let rest = Spin::ENOUGH - 1;
+            assert_eq!(i32::try_from(asleep), Ok(penalty + measured_at_zero + rest));
         }
         spin.penalty.store(Spin::LAST_PENALTY, Ordering::Relaxed);
         spin.failed();

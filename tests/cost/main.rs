@@ -17,7 +17,7 @@ use nix::sys::signal::{Signal, raise};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, getppid};
 use serde::{Deserialize, Serialize};
-use wormhole::{ReceiverSet, Sender, channel, select};
+use wormhole::{Options, ReceiverSet, Sender, channel, select};
 
 use support::{forked, in_own_process, output_within};
 
@@ -303,6 +303,48 @@ fn a_small_send_and_a_receive_of_a_waiting_message_are_one_system_call_each() {
             [SYS_sendmsg, SYS_sendto, SYS_recvmsg, SYS_recvmsg]
         );
         assert!(system_calls(|| drop((tx.clone(), rx.clone()))).is_empty());
+    });
+}
+
+/// Whether that process sleeps in the kernel. One that a tracer has stopped does not.
+fn is_asleep(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.rsplit(") ").next().unwrap().starts_with('S')
+}
+
+#[test]
+fn a_receive_whose_message_comes_late_sleeps_at_once() {
+    use nix::libc::SYS_recvmsg;
+    const MESSAGES: usize = 80;
+    in_own_process(|| {
+        if !may_trace() {
+            return;
+        }
+        // No answer is quick with that limit, whatever the machine does.
+        let options = Options::new().spin(Duration::from_nanos(1));
+        let (tx, rx) = options.channel::<u32>().unwrap();
+        let (waits, waiting) = channel::<u32>().unwrap();
+        let sender = forked(|| {
+            while let Ok(pid) = waiting.recv() {
+                for n in 0..MESSAGES as u32 {
+                    while !is_asleep(pid) {
+                        std::thread::yield_now();
+                    }
+                    tx.send(n).unwrap();
+                }
+            }
+        });
+        let calls = system_calls(|| {
+            waits.send(std::process::id()).unwrap();
+            for n in 0..MESSAGES as u32 {
+                assert_eq!(rx.recv().unwrap(), n);
+            }
+        });
+        let receives = calls.iter().filter(|&&call| call == SYS_recvmsg).count();
+        // One wait of eight is measured, which takes a look before it.
+        let (least, most) = (MESSAGES, MESSAGES + MESSAGES / 8 + 1);
+        assert!((least..=most).contains(&receives), "{receives} calls");
+        sender.kill();
     });
 }
 
