@@ -158,7 +158,7 @@ class Types(Case):
         tx, rx = wormhole.channel(Job)
         with tx, rx:
             raw_send(
-                tx, packet(b'{"name":"x","file":0,"reply":1,"more":{"name":5}}'), [0, rx.fileno()]
+                tx, packet(b'{"name":"x","file":0,"reply":1,"more":{"name":5}}'), [0, tx.fileno()]
             )
             with self.assertRaisesRegex(wormhole.Decode, "Job.more: Job.name: expected a string"):
                 rx.recv()

@@ -242,15 +242,46 @@ class Strangers(Case):
             with self.assertRaisesRegex(wormhole.Decode, "a sending end"):
                 carried.recv()
             self.assertEqual(open_fds(), before)
-            with Sender(os.dup(rx.fileno()), int) as wrong:
-                with self.assertRaisesRegex(wormhole.NotAChannel, "a receiving end"):
-                    wrong.send(1)
-            # It works as before, and so does it without a peer, and a pair that goes both ways.
+            swapped, swapped_rx = wormhole.channel(Sender[int])
+            with swapped, swapped_rx:
+                for full in (False, True):
+                    with self.assertRaisesRegex(wormhole.NotAChannel, "a receiving end"):
+                        Sender(os.dup(rx.fileno()), int)
+                    raw_send(swapped, packet(b"0"), [rx.fileno()])
+                    with self.assertRaisesRegex(wormhole.Decode, "a receiving end"):
+                        swapped_rx.recv()
+                    self.assertEqual(
+                        open_fds().keys() - before.keys(), {swapped.fileno(), swapped_rx.fileno()}
+                    )
+                    with self.assertRaises(wormhole.Empty if not full else wormhole.Full):
+                        rx.try_recv() if not full else tx.try_send(0)
+                    Sender(os.dup(tx.fileno()), int).close()
+                    Receiver(os.dup(rx.fileno()), int).close()
+                    try:
+                        while not full:
+                            tx.try_send(0)
+                    except wormhole.Full:
+                        pass
+            # To ask sends nothing, and the ends work as before.
+            self.assertEqual(set(rx.try_iter()), {0})
             Receiver(os.dup(rx.fileno()), int).close()
             tx.send(1)
             tx.close()
             with Receiver(os.dup(rx.fileno()), int) as again:
                 self.assertEqual(list(again), [1])
+            # Once the peer is gone nobody can tell.
+            with Sender(os.dup(rx.fileno()), int) as dead:
+                self.assertRaises(wormhole.Disconnected, dead.send, 1)
+            tx, gone = wormhole.channel(int)
+            with tx:
+                # It may go in the middle of it.
+                looks = mock.Mock(poll=mock.Mock(side_effect=[[], [(0, 16)]]))
+                with mock.patch.object(_packets, "poll", return_value=looks):
+                    Sender(os.dup(gone.fileno()), int).close()
+                gone.close()
+                with Sender(os.dup(tx.fileno()), int) as dead:
+                    self.assertRaises(wormhole.Disconnected, dead.send, 1)
+        # A pair that goes both ways.
         a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for one, other in ((a.dup(), b.dup()), (b, a)):
             with Sender(one, int) as tx, Receiver(other, int) as rx:

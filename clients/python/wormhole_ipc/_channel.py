@@ -9,7 +9,7 @@ import threading
 import weakref
 from collections import deque
 from itertools import starmap
-from select import POLLHUP, POLLIN, POLLOUT
+from select import POLLIN, POLLOUT
 from struct import Struct
 from time import monotonic
 from typing import (
@@ -41,7 +41,6 @@ from ._errors import (
     Io,
     Malformed,
     Mismatch,
-    NotAChannel,
     TimedOut,
     TooLarge,
     TooManyFds,
@@ -269,10 +268,6 @@ class Sender(_ChannelEnd, Generic[T]):
     def _failure(self, end: Socket, error: OSError) -> Exception:
         if self._socket is not end:
             return self._is_closed()
-        if isinstance(error, BrokenPipeError) and not _packets.events_of(end, POLLHUP) & POLLHUP:
-            # The receiving end by mistake: its own direction is shut, while its peer lives.
-            if _packets.events_of(end, POLLOUT):
-                return NotAChannel("a receiving end, where a sending one is expected")
         if isinstance(error, (BrokenPipeError, ConnectionResetError, ConnectionRefusedError)):
             return Disconnected()
         if error.errno == errno.ETOOMANYREFS:

@@ -96,21 +96,6 @@ def bury(left: Socket) -> None:
         pass  # out of descriptors: closed when the last of them is gone
 
 
-def adopt(fd: int, receives: bool) -> Socket:
-    """Takes over a descriptor from elsewhere; closes it and raises `NotAChannel` if it is something else."""
-    try:
-        taken = wrap(fd)
-    except BaseException:
-        close_all([fd])
-        raise
-    try:
-        check(taken, receives)
-    except BaseException:
-        taken.close()
-        raise
-    return taken
-
-
 def check_kind(candidate: Socket) -> None:
     """Checks that a descriptor is a unix socket of the right type."""
     try:
@@ -133,6 +118,15 @@ def check(candidate: Socket, receives: bool) -> None:
         raise NotAChannel("a unix socket that is not connected") from None
     if receives and nothing_can_come(candidate):
         raise NotAChannel("a sending end, where a receiving one is expected")
+    if not receives and nothing_can_go(candidate):
+        raise NotAChannel("a receiving end, where a sending one is expected")
+
+
+def credentials(connected: Socket) -> Tuple[int, int, int]:
+    """The pid, uid and gid of the process that has connected a socket, or made it in a pair."""
+    found = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    pid, uid, gid = struct.unpack("3i", found)
+    return pid, uid, gid
 
 
 def events_of(candidate: Socket, mask: int) -> int:
@@ -151,6 +145,35 @@ def nothing_can_come(candidate: Socket) -> bool:
     # gone gives both: tests/test_channel.py.
     events = events_of(candidate, _POLLRDHUP)
     return bool(events & _POLLRDHUP and not events & select.POLLHUP and not queued(candidate))
+
+
+_unreadable: List[mmap.mmap] = []
+
+
+def _nowhere() -> mmap.mmap:
+    """A byte that no system call can read."""
+    if not _unreadable:
+        _unreadable.append(mmap.mmap(-1, 1, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, 0))
+    return _unreadable[0]
+
+
+def nothing_can_go(candidate: Socket) -> bool:
+    """Whether a connected socket is a channel's receiving one, whose peer lives. Sends nothing."""
+    if sys.implementation.name != "cpython":
+        return False  # others may copy what is to be sent, and die of it
+    try:
+        looks = poll()
+        looks.register(candidate.fileno(), _POLLRDHUP)
+        if looks.poll(0):
+            return False  # a sending one, or its peer is gone
+        # KERNEL: a send looks first whether the socket may write (EPIPE), then for room (EAGAIN), and only then at the
+        # bytes, which it cannot read (EFAULT): tests/test_strict.py.
+        candidate.send(_nowhere(), SEND_NOW)
+    except BrokenPipeError:
+        return not looks.poll(0)  # or the peer has gone meanwhile
+    except OSError:
+        pass  # and where a sandbox denies to ask
+    return False
 
 
 def queued(receiving: Socket) -> int:
