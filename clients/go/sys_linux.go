@@ -141,7 +141,9 @@ func checkSender(fd int) error {
 	if err := checkConnected(fd); err != nil {
 		return err
 	}
-	if events(fd)&(pollRdhup|pollHup) == 0 && cannotWrite(fd) {
+	// A peer that goes in between makes it a socket that cannot write, too.
+	const gone = pollRdhup | pollHup
+	if events(fd)&gone == 0 && cannotWrite(fd) && events(fd)&gone == 0 {
 		return &NotAChannelError{"it is the receiving end of a channel, not the sending one"}
 	}
 	return nil
