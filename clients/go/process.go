@@ -114,6 +114,14 @@ func takeInherited() (int, error) {
 		}
 		return -1, err
 	}
+	maker, err := syscall.GetsockoptUcred(fd, syscall.SOL_SOCKET, syscall.SO_PEERCRED)
+	if err != nil {
+		return -1, &IOError{"look up which process has made an inherited descriptor", err}
+	}
+	// One that this program owns already.
+	if int(maker.Pid) == os.Getpid() {
+		return -1, &NotInheritedError{named + " names a descriptor that this process has made itself"}
+	}
 	if _, err := fcntl(fd, syscall.F_SETFD, syscall.FD_CLOEXEC); err != nil {
 		return -1, &IOError{"make an inherited descriptor close-on-exec", err}
 	}

@@ -113,6 +113,26 @@ func TestAProgramThatCannotBeStarted(t *testing.T) {
 	}
 }
 
+func TestASocketThatThisProcessHasMadeIsNotInherited(t *testing.T) {
+	noLeak(t)
+	tx, rx := pair[int](t, Options{})
+	check(t, tx.Send(within(t), 5))
+	check(t, tx.Close())
+	fd := must[int](t)(rx.end.acquire())
+	defer rx.end.release()
+	must[int](t)(fcntl(fd, syscall.F_SETFD, 0))
+	t.Setenv(inheritVariable, fmt.Sprint(fd))
+	_, err := Inherit[int]()
+	var not *NotInheritedError
+	if !errors.As(err, &not) || !strings.Contains(err.Error(), "that this process has made itself") {
+		t.Errorf("found %v", err)
+	}
+	if got := must[int](t)(rx.TryRecv()); got != 5 {
+		t.Errorf("found %d", got)
+	}
+	check(t, rx.Close())
+}
+
 func TestNothingToInherit(t *testing.T) {
 	null := must[*os.File](t)(os.Open("/dev/null"))
 	defer null.Close()

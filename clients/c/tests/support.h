@@ -3,6 +3,7 @@
 #define TEST_SUPPORT_H
 
 #include <dirent.h>
+#include <sys/wait.h>
 
 static const char *test_name = "";
 
@@ -32,6 +33,29 @@ static int open_fds(void) {
     while ((entry = readdir(directory)) != NULL) count += entry->d_name[0] != '.';
     closedir(directory);
     return count;
+}
+
+/* What a program inherits that another one has started with this message. */
+__attribute__((unused)) static int handed_over(const char *text) {
+    struct wormhole_message message;
+    int tx, rx, fd;
+    pid_t pid;
+    wormhole_message_init(&message);
+    SAME(wormhole_channel(&tx, &rx), 0);
+    pid = fork();
+    CHECK(pid >= 0);
+    if (pid == 0) { /* whoever makes the socket cannot inherit it */
+        fd = wormhole_hand_over(text, strlen(text), NULL, 0);
+        _exit(fd >= 0 && wormhole_send_fds(tx, "0", 1, &fd, 1) == 0 ? 0 : 1);
+    }
+    SAME(wormhole_recv_fds_timeout(rx, &message, 20000), 0);
+    SAME(waitpid(pid, NULL, 0), pid);
+    fd = wormhole_take_fd(&message, 0);
+    CHECK(fd >= 0 && fcntl(fd, F_SETFD, 0) == 0);
+    wormhole_message_clear(&message);
+    close(tx);
+    close(rx);
+    return fd;
 }
 
 /* Not every test needs it. */

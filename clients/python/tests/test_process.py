@@ -122,6 +122,10 @@ class Spawn(Case):
         os.set_inheritable(inheritable, True)
         stream, _other = socket.socketpair()
         stream.set_inheritable(True)
+        tx, own = wormhole.channel(int)
+        tx.send(5)
+        tx.close()
+        os.set_inheritable(own.fileno(), True)
         saved = os.environ.get("WORMHOLE_FD")
         try:
             for value, reason in (
@@ -135,6 +139,7 @@ class Spawn(Case):
                 (str(a.fileno()), "close-on-exec"),
                 (str(inheritable), "non-socket"),
                 (str(stream.fileno()), "not SOCK_SEQPACKET"),
+                (str(own.fileno()), "made itself"),
             ):
                 if value is None:
                     os.environ.pop("WORMHOLE_FD", None)
@@ -145,13 +150,14 @@ class Spawn(Case):
             os.fstat(a.fileno())
             os.fstat(inheritable)
             os.fstat(stream.fileno())
+            self.assertEqual(own.recv(), 5)
         finally:
             os.environ.pop("WORMHOLE_FD", None)
             if saved is not None:
                 os.environ["WORMHOLE_FD"] = saved
             for fd in (null, inheritable):
                 os.close(fd)
-            for each in (a, b, stream, _other):
+            for each in (a, b, stream, _other, own):
                 each.close()
 
     def test_a_program_that_cannot_be_started_costs_nothing(self) -> None:

@@ -78,11 +78,17 @@ def _check(number: int) -> Socket:
         end = _packets.wrap(number)
         try:
             _packets.check(end, True)
+            if _packets.credentials(end)[0] == os.getpid():
+                raise NotInherited(
+                    f"{VARIABLE}={number} names a descriptor that this process has made itself"
+                )
         except BaseException:
             end.detach()
             raise
     except NotAChannel as error:
         raise NotInherited(f"{VARIABLE}={number} names a foreign descriptor: {error}") from None
+    except OSError as error:
+        raise Io("look up which process has made an inherited descriptor") from error
     return end
 
 
