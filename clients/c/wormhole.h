@@ -796,14 +796,13 @@ int wormhole_take_fd(struct wormhole_message *message, long long index) {
 }
 
 static int whp_check_listener(int fd) {
-    int listens = 0, flags = fcntl(fd, F_GETFL), result = flags < 0 ? -errno : whp_check_kind(fd);
+    int listens = 0, result = whp_check_kind(fd);
     if (result == 0) result = whp_option(fd, SO_ACCEPTCONN, &listens);
-    return result < 0 ? result : listens && (flags & O_NONBLOCK) ? 0 : -EPROTOTYPE;
+    return result < 0 ? result : listens ? 0 : -EPROTOTYPE;
 }
 
 static int whp_take_checked(struct wormhole_message *message, long long index, int (*check)(int)) {
-    int fd = whp_peek(message, index);
-    int result = fd < 0 ? fd : check(fd);
+    int fd = whp_peek(message, index), result = fd < 0 ? fd : check(fd);
     return result < 0 ? result : wormhole_take_fd(message, index);
 }
 
@@ -1073,17 +1072,18 @@ int wormhole_connect(const char *name, size_t len, int timeout) {
 
 int wormhole_inherit(struct wormhole_message *message) {
     static int taken;
+    struct wormhole_peer maker;
     const char *value = getenv("WORMHOLE_FD");
     char *end = NULL;
     long number = value != NULL && *value >= '0' && *value <= '9' ? strtol(value, &end, 10) : -1;
     if (number < WHP_FIRST_FD || number > INT_MAX || *end != '\0') return -ENOENT;
-    /* What this program has opened itself by that number is close-on-exec, or no such socket. */
+    /* What this program has opened itself by that number is close-on-exec, or no such socket, or its own. */
     int fd = (int)number, flags = fcntl(fd, F_GETFD);
     if (flags < 0 || (flags & FD_CLOEXEC)) return -ENOENT;
     int result = wormhole_check_receiver(fd);
-    if (result == -ENOTSOCK || result == -EPROTOTYPE || result == -ENOTCONN) return -ENOENT;
-    if (result < 0) return result;
-    if (__atomic_exchange_n(&taken, 1, __ATOMIC_RELAXED)) return -ENOENT;
+    if (result == 0) result = whp_credentials(fd, &maker);
+    if (result < 0) return result == -ENOTSOCK || result == -EPROTOTYPE || result == -ENOTCONN ? -ENOENT : result;
+    if (maker.pid == getpid() || __atomic_exchange_n(&taken, 1, __ATOMIC_RELAXED)) return -ENOENT;
     result = fcntl(fd, F_SETFD, FD_CLOEXEC) < 0 ? -errno : wormhole_try_recv_fds(fd, message);
     close(fd);
     return result == -EAGAIN || result == -EPIPE ? -ENOENT : result;

@@ -231,6 +231,25 @@ static void the_limits_of_length_hold(void) {
     close(rx);
 }
 
+static void what_the_text_says_is_up_to_the_program(void) {
+    static const char *const texts[] = {"NaN", "\"\xff\"", "-0", "{\"a\":1,\"a\":2}", "18446744073709551617", " x\n"};
+    struct wormhole_message message;
+    int tx, rx;
+    size_t i;
+    wormhole_message_init(&message);
+    SAME(wormhole_channel(&tx, &rx), 0);
+    for (i = 0; i < sizeof texts / sizeof *texts; i++) {
+        SAME(wormhole_send(tx, texts[i], strlen(texts[i])), 0);
+        SAME(wormhole_recv(rx, &message), 0);
+        expect(&message, texts[i]);
+    }
+    SAME(wormhole_send(tx, "", 0), -EINVAL); /* no JSON text is that short */
+    SAME(wormhole_try_recv(rx, &message), -EAGAIN);
+    wormhole_message_clear(&message);
+    close(tx);
+    close(rx);
+}
+
 static void bad_packets_are_consumed(void) {
     struct wormhole_message message;
     char huge[300000] = "x", path[] = "/tmp/wormhole-c-test-XXXXXX";
@@ -879,6 +898,11 @@ static void control_messages_of_all_kinds_are_walked_over(void) {
         memcpy(control.bytes + size + CMSG_LEN(0), &pidfd, sizeof pidfd);
         size += CMSG_SPACE(sizeof(int));
         header.cmsg_type = SCM_RIGHTS;
+        header.cmsg_level = 41; /* of another family, where the same number is something else */
+        memcpy(control.bytes + size, &header, sizeof header);
+        memcpy(control.bytes + size + CMSG_LEN(0), fds, sizeof(int));
+        size += CMSG_SPACE(sizeof(int));
+        header.cmsg_level = SOL_SOCKET;
         header.cmsg_len = CMSG_LEN(sizeof fds);
         memcpy(control.bytes + size, &header, sizeof header);
         memcpy(control.bytes + size + CMSG_LEN(0), fds, sizeof fds);
@@ -1209,6 +1233,17 @@ static void connecting_to_a_full_queue_times_out(void) {
     close(socket_fd);
 }
 
+/* At a name of the kernel's choice. */
+static int listening_and_blocking(void) {
+    struct sockaddr_un name;
+    int listening = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    memset(&name, 0, sizeof name);
+    name.sun_family = AF_UNIX;
+    CHECK(bind(listening, (struct sockaddr *)&name, sizeof(sa_family_t)) == 0);
+    CHECK(listen(listening, 1) == 0);
+    return listening;
+}
+
 static void a_listener_travels(void) {
     struct wormhole_message message;
     struct wormhole_listener listener;
@@ -1220,14 +1255,16 @@ static void a_listener_travels(void) {
     SAME(wormhole_listen(&listener, name, len), 0);
     fds[0] = listener.fd;
     fds[1] = tx;
-    fds[2] = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0); /* blocks */
-    CHECK(listen(fds[2], 1) < 0 || errno == 0);
+    fds[2] = listening_and_blocking(); /* of another program: a listener all the same */
     SAME(wormhole_send_fds(tx, MESSAGE("[0,1,2]"), fds, 3), 0);
     close(fds[2]);
     SAME(wormhole_recv_fds(rx, &message), 0);
     SAME(wormhole_take_sender(&message, 0), -ENOTCONN);
     SAME(wormhole_take_listener(&message, 1), -EPROTOTYPE);
-    SAME(wormhole_take_listener(&message, 2), -EPROTOTYPE);
+    taken = wormhole_take_listener(&message, 2);
+    CHECK(taken >= 0);
+    SAME(wormhole_accept(taken, NULL, 0), -ETIMEDOUT);
+    close(taken);
     taken = wormhole_take_listener(&message, 0);
     CHECK(taken >= 0);
     wormhole_listener_close(&listener);
@@ -1243,12 +1280,7 @@ static void a_listener_travels(void) {
 }
 
 static void a_listening_socket_that_blocks_is_accepted_from_in_time(void) {
-    struct sockaddr_un name;
-    int listening = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-    memset(&name, 0, sizeof name);
-    name.sun_family = AF_UNIX;
-    CHECK(bind(listening, (struct sockaddr *)&name, sizeof(sa_family_t)) == 0); /* a name of the kernel's choice */
-    CHECK(listen(listening, 1) == 0);
+    int listening = listening_and_blocking();
     SAME(wormhole_accept(listening, NULL, 0), -ETIMEDOUT);
     SAME(wormhole_accept(listening, NULL, 5), -ETIMEDOUT);
     close(listening);
@@ -1268,8 +1300,8 @@ static int program(void) {
     SAME(wormhole_inherit(&message), 0);
     SAME(wormhole_inherit(&message), -ENOENT);
     { /* not even if there is another one by the same number */
-        int number = atoi(getenv("WORMHOLE_FD")), other = wormhole_hand_over(MESSAGE("1"), NULL, 0);
-        CHECK(other >= 0 && (other == number ? fcntl(number, F_SETFD, 0) : dup2(other, number)) >= 0);
+        int number = atoi(getenv("WORMHOLE_FD")), other = handed_over("1");
+        CHECK(other == number || dup2(other, number) >= 0);
         SAME(wormhole_inherit(&message), -ENOENT);
         if (other != number) close(other);
         close(number);
@@ -1344,6 +1376,20 @@ static void what_is_not_handed_over_is_not_inherited(void) {
     close_all(stream, 2);
     close(tx);
     close(rx);
+
+    rx = wormhole_hand_over(MESSAGE("1"), NULL, 0);
+    CHECK(rx >= 0 && fcntl(rx, F_SETFD, 0) == 0);
+    snprintf(number, sizeof number, "%d", rx);
+    setenv("WORMHOLE_FD", number, 1);
+    SAME(wormhole_inherit(&message), -ENOENT); /* all is right with it but that this program has made it */
+    CHECK(fcntl(rx, F_GETFD) == 0);
+    close(rx);
+    rx = handed_over("1");
+    snprintf(number, sizeof number, "%d", rx);
+    setenv("WORMHOLE_FD", number, 1);
+    SAME(wormhole_inherit(&message), 0);
+    expect(&message, "1");
+    wormhole_message_clear(&message);
 }
 
 /*
@@ -1429,6 +1475,7 @@ static const struct {
     TEST(texts_of_every_length_arrive),
     TEST(a_message_fills_the_packet_to_the_last_byte),
     TEST(the_limits_of_length_hold),
+    TEST(what_the_text_says_is_up_to_the_program),
     TEST(bad_packets_are_consumed),
     TEST(garbage_of_all_kinds_does_no_harm),
     TEST(calls_that_must_not_wait_do_not),
