@@ -12,14 +12,26 @@ struct client {
 
 static struct wormhole_message message;
 
+/* Prints a text that anybody may have sent: on one line, and nothing that a terminal or a reader would take for something
+ * else. Letters beyond ASCII are among what could deceive. */
+static void print_text(const char *text, size_t len) {
+    size_t i;
+    for (i = 0; i < len; i++) {
+        if (text[i] >= ' ' && text[i] <= '~') putchar(text[i]);
+        else printf("\\x%02x", (unsigned char)text[i]);
+    }
+    putchar('\n');
+}
+
 /* Prints what is there: 0 when there is nothing more now, or -EPIPE when the client is gone. */
 static int print_all(const struct client *client) {
     for (;;) {
         int result = wormhole_try_recv(client->rx, &message);
         if (result == -EAGAIN) return 0;
         if (result == -EPIPE) return result;
-        if (result < 0) printf("%ld ! %s\n", (long)client->peer.pid, wormhole_strerror(result));
-        else printf("%ld %s\n", (long)client->peer.pid, message.text);
+        printf("%ld ", (long)client->peer.pid);
+        if (result < 0) printf("! %s\n", wormhole_strerror(result));
+        else print_text(message.text, message.len);
         fflush(stdout);
     }
 }

@@ -112,13 +112,14 @@ static void log_server(void) {
     CHECK(tx >= 0);
     send_text(tx, "\"first\"", NULL, 0);
     send_text(tx, "\"with a descriptor\"", &tx, 1);
+    send_text(tx, "\"\x1b[2J\n\xe2\x80\xae\"", NULL, 0);
     send_text(tx, "{\"last\":true}", NULL, 0);
     close(tx);
     lines = fdopen(output[0], "r");
     CHECK(lines != NULL);
-    for (i = 0; i < 3; i++) {
+    for (i = 0; i < 4; i++) {
         static const char *const texts[] = {"\"first\"", "! the message has descriptors that nobody expected",
-                                            "{\"last\":true}"};
+                                            "\"\\x1b[2J\\x0a\\xe2\\x80\\xae\"", "{\"last\":true}"};
         CHECK(fgets(line, sizeof line, lines) != NULL);
         snprintf(expected, sizeof expected, "%ld %s\n", (long)getpid(), texts[i]);
         CHECK(strcmp(line, expected) == 0);
