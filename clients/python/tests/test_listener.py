@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import socket
 import stat
 import tempfile
 import threading
 import unittest
 from typing import Any
+from unittest import mock
 
 import wormhole_ipc as wormhole
-from wormhole_ipc import Listener
+from wormhole_ipc import Listener, _packets
 
 from .support import Case, fork, packet, raw_send
 
@@ -117,13 +119,21 @@ class Listening(Case):
         blocking.bind(self.path)
         blocking.listen(1)
         with tx, rx, blocking:
-            for number in (0, tx.fileno(), blocking.fileno()):
+            for number in (0, tx.fileno()):
                 raw_send(tx, packet(b"0"), [number])
                 self.assertRaises(wormhole.Decode, rx.recv)
-            # As systemd hands it over.
-            with Listener(blocking.dup(), int) as listener:
-                self.assertRaises(wormhole.Empty, listener.try_accept)
-            self.assertRaises(wormhole.NotAChannel, Listener, os.dup(0), int)
+            # One that blocks is one: in a message, and as systemd hands it over.
+            raw_send(tx, packet(b"0"), [blocking.fileno()])
+            for listener in (rx.recv(), Listener(blocking.dup(), int)):
+                with listener:
+                    self.assertRaises(wormhole.Empty, listener.try_accept)
+                    self.assertRaises(wormhole.TimedOut, listener.accept_timeout, 0.01)
+                    blocking.setblocking(True)
+            reader, writer = os.pipe()
+            self.assertRaises(wormhole.NotAChannel, Listener, os.dup(reader), int)
+            self.assertTrue(os.get_blocking(reader))  # what is refused is left as it was
+            os.close(reader)
+            os.close(writer)
 
     def test_a_flag_that_another_process_clears_does_not_block(self) -> None:
         with Listener.bind(self.path, int) as listener:
@@ -131,6 +141,12 @@ class Listening(Case):
             self.assertRaises(wormhole.Empty, listener.try_accept)
             os.set_blocking(listener.fileno(), True)
             self.assertRaises(wormhole.TimedOut, listener.accept_timeout, 0.01)
+            # Not if it is cleared at any other moment, nor if another process takes the client.
+            os.set_blocking(listener.fileno(), True)
+            with mock.patch("os.set_blocking"):
+                self.assertRaises(wormhole.Empty, listener.try_accept)
+            with mock.patch.object(_packets, "events_of", return_value=select.POLLIN):
+                self.assertRaises(wormhole.Empty, listener.try_accept)
 
     def test_an_accept_that_waits_goes_on_with_the_client(self) -> None:
         with Listener.bind(self.path, int) as listener:

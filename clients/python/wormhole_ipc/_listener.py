@@ -176,15 +176,10 @@ class Listener(End, Generic[T]):
         max_message_len: int = DEFAULT_MAX_MESSAGE_LEN,
         max_blob_len: int = DEFAULT_MAX_BLOB_LEN,
     ) -> None:
-        """Takes over a descriptor that listens already, as systemd hands them to programs, and makes it
+        """Takes over a descriptor that listens already, as systemd hands them to programs; `accept` makes it
         non-blocking. Closes it and raises `NotAChannel` if it is something else. See also `bind`."""
         plan_of(type)
-        number = fd if isinstance(fd, int) else fd.detach()
-        try:
-            os.set_blocking(number, False)
-        except OSError:
-            pass  # closed: the next check says so
-        self._set_up(self._adopt(number), type)
+        self._set_up(self._adopt(fd if isinstance(fd, int) else fd.detach()), type)
         self.max_message_len, self.max_blob_len = max_message_len, max_blob_len
 
     def _set_up(self, socket: Socket, type: Any) -> None:
@@ -228,8 +223,6 @@ class Listener(End, Generic[T]):
         _packets.check_kind(candidate)
         if not candidate.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             raise NotAChannel("a unix socket that does not listen")
-        if os.get_blocking(candidate.fileno()):
-            raise NotAChannel("a listening socket without O_NONBLOCK")
 
     def _settings(self) -> Any:
         return {"max_message_len": self.max_message_len, "max_blob_len": self.max_blob_len}
@@ -306,11 +299,10 @@ class Listener(End, Generic[T]):
     def _made(self, held: List[Any]) -> Tuple[Receiver[T], Peer]:
         accepted = self._own(held)
         accepted.shutdown(socket.SHUT_WR)
-        found = accepted.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         receiver: Receiver[T] = Receiver._of(accepted, self._type)
         receiver.max_message_len = self.max_message_len
         receiver.max_blob_len = self.max_blob_len
-        return receiver, Peer(*struct.unpack("3i", found))
+        return receiver, Peer(*_packets.credentials(accepted))
 
 
 def _accept_one(listening: Socket, held: List[Any]) -> bool:
