@@ -3,6 +3,7 @@
 package wormhole
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
@@ -410,4 +411,51 @@ func sandboxedChild() error {
 	}
 	_, err = rx.TryRecv()
 	return err
+}
+
+// controlMessage makes a control message, padded as the kernel pads it.
+func controlMessage(level, kind int32, content []byte) []byte {
+	header := syscall.Cmsghdr{Level: level, Type: kind}
+	header.SetLen(syscall.SizeofCmsghdr + len(content))
+	bytes := append([]byte(nil), (*[syscall.SizeofCmsghdr]byte)(unsafe.Pointer(&header))[:]...)
+	bytes = append(bytes, content...)
+	return append(bytes, make([]byte, -len(bytes)&7)...)
+}
+
+func TestControlMessagesOfAllKindsAreWalkedOver(t *testing.T) {
+	noLeak(t)
+	const rights = syscall.SCM_RIGHTS
+	number := func(fds ...int) (list []byte) {
+		for _, fd := range fds {
+			n := int32(fd)
+			list = append(list, (*[4]byte)(unsafe.Pointer(&n))[:]...)
+		}
+		return list
+	}
+	const none = 1 << 30 // what no descriptor has
+	walk := func(pidfd, cut int) []int {
+		control := bytes.Join([][]byte{
+			controlMessage(syscall.SOL_SOCKET, rights, nil), // an empty one does not end it
+			controlMessage(syscall.SOL_SOCKET, syscall.SCM_CREDENTIALS, number(none, 1, 2)),
+			controlMessage(syscall.SOL_SOCKET, 3, []byte("label\x00")),
+			controlMessage(syscall.SOL_SOCKET, scmPidfd, number(pidfd)),
+			controlMessage(syscall.SOL_SOCKET, scmPidfd, number(-int(syscall.ESRCH))),
+			controlMessage(41, rights, number(none)),
+			controlMessage(syscall.SOL_SOCKET, rights, number(none+1, none+2, none+3)),
+			controlMessage(syscall.SOL_SOCKET, rights, nil),
+		}, nil)
+		// In a buffer of its own, so that to read beyond its end is an error.
+		return unpackFds(append(make([]byte, 0, len(control)), control[:len(control)-cut]...))
+	}
+	pidfd := must[int](t)(memfdCreate("test", 0))
+	if fds := walk(pidfd, 0); fmt.Sprint(fds) != fmt.Sprint([]int{none + 1, none + 2, none + 3}) {
+		t.Errorf("found %v", fds)
+	}
+	for cut := 0; cut <= 190; cut++ {
+		walk(none, cut)
+	}
+	if _, err := fcntl(pidfd, syscall.F_GETFD, 0); err != syscall.EBADF {
+		t.Errorf("found %v: what nobody asked for is not closed", err)
+	}
+	unpackFds([]byte(strings.Repeat("\xff", 100)))
 }

@@ -458,6 +458,22 @@ class Descriptors(Case):
                 tx.close()
                 self.assertRaises(wormhole.Disconnected, rx.recv)
 
+    def test_control_messages_of_all_kinds_are_walked_over(self) -> None:
+        def numbers(*found: int) -> bytes:
+            return struct.pack(f"{len(found)}i", *found)
+
+        everything = [
+            (socket.SOL_SOCKET, socket.SCM_RIGHTS, b""),  # an empty one does not end it
+            (socket.SOL_SOCKET, 2, numbers(1, 2, 3)),
+            (socket.SOL_SOCKET, 3, b"label\0"),
+            (socket.SOL_SOCKET, 4, numbers(4)),
+            (socket.SOL_SOCKET, 4, numbers(-3)),  # why there is no pidfd
+            (41, socket.SCM_RIGHTS, numbers(5)),
+            (socket.SOL_SOCKET, socket.SCM_RIGHTS, numbers(6, 7) + b"cut"),
+            (socket.SOL_SOCKET, socket.SCM_RIGHTS, numbers(8)),
+        ]
+        self.assertEqual(_packets.unpack(everything), ([6, 7, 8], [4]))
+
     def test_ends_are_checked_when_made_from_descriptors(self) -> None:
         stream, _other = socket.socketpair()
         with _other:
