@@ -58,6 +58,9 @@ func (e *encoder) value(v reflect.Value) *problem {
 		if v.IsNil() {
 			return e.write("null")
 		}
+		if v.Kind() == reflect.Pointer && isNull(v.Elem()) {
+			return wrong("a pointer to a nil %s would arrive as nil itself", v.Elem().Type())
+		}
 		// What a pointer points to finds its pointer's methods again.
 		if e.hops++; e.hops > maxHops {
 			return wrong("more than %d pointers to follow", maxHops)
@@ -89,6 +92,11 @@ func (e *encoder) value(v reflect.Value) *problem {
 		return e.structure(v)
 	}
 	return wrong("a value of type %s cannot be written", t)
+}
+
+// isNull tells whether a value is a pointer or an interface that is written as null.
+func isNull(v reflect.Value) bool {
+	return (v.Kind() == reflect.Pointer || v.Kind() == reflect.Interface) && v.IsNil() && !isDescriptor(v.Type())
 }
 
 func (e *encoder) write(text string) *problem {
@@ -301,6 +309,9 @@ func (e *encoder) mapping(v reflect.Value) *problem {
 		return p
 	}
 	for i, entry := range entries {
+		if i > 0 && entry.key == entries[i-1].key {
+			return wrong("two keys that are both written %q", clip(entry.key))
+		}
 		e.comma(i)
 		if p := e.member(entry.key, entry.value); p != nil {
 			return p
@@ -393,6 +404,9 @@ func (e *encoder) variant(v reflect.Value, s *shape) *problem {
 	}
 	if p := e.open('{'); p != nil {
 		return p
+	}
+	if !isDescriptor(value.Type()) {
+		value = value.Elem() // which may be null here
 	}
 	if p := e.member(chosen.name, value); p != nil {
 		return p

@@ -51,7 +51,7 @@ from ._fd import Fd, HasFileno, number_of
 from ._fields import plan_of, write_unknown
 from ._message import DEFAULT_MAX_BLOB_LEN, NO_FDS, Incoming, Outgoing
 from ._packets import MAX_PACKET, MSG_CTRUNC, SEND_NOW, Sends, Socket
-from ._text import is_too_deep, parse, writer
+from ._text import check_keys, is_too_deep, parse, writer
 from ._wait import Closed
 
 T = TypeVar("T")
@@ -185,7 +185,10 @@ class Sender(_ChannelEnd, Generic[T]):
         try:
             try:
                 write = self._plan.write
-                text = _write_text(message if write is None else write(message, fields)).encode()
+                written = _write_text(message if write is None else write(message, fields))
+                if self._plan.loose:
+                    check_keys(written)
+                text = written.encode()
             except (Mismatch, TypeError, ValueError, AttributeError, RecursionError) as error:
                 raise Encode(self._plan.name, str(error)) from error
             finally:

@@ -22,7 +22,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple, Union
 
 from ._errors import Io, Mismatch, NotABlob, NotAChannel, excerpt, expected, shown
 from ._fd import Fd
-from ._message import Incoming, Outgoing
+from ._message import NO_FDS, Incoming, Outgoing
 
 
 class Range(NamedTuple):
@@ -61,6 +61,8 @@ class Plan(NamedTuple):
     #: If not `None`, values of exactly this class need neither `write` nor `read`. For speed: code that has many of
     #: them looks at the class itself.
     exactly: Optional[type] = None
+    #: Whether it leaves it to json how a part of the value is written.
+    loose: bool = False
 
 
 # --------------------------------------------------------------------------- plain types
@@ -75,8 +77,8 @@ def _read_any(value: Any, fds: Incoming) -> Any:
     return value
 
 
-ANY = Plan("Any", None, None, False)
-_ANY_INSIDE = Plan("Any", None, _read_any, True)
+ANY = Plan("Any", None, None, False, loose=True)
+_ANY_INSIDE = Plan("Any", None, _read_any, True, loose=True)
 
 
 def _exactly(kind: type, what: str) -> Plan:
@@ -110,7 +112,8 @@ def _write_float(value: Any, fds: Outgoing) -> Any:
         if not math.isfinite(value):
             raise Mismatch(f"{value} has no form in JSON")
         return value
-    _read_float(value, fds)
+    if _read_float(value, fds) != value:
+        raise Mismatch(f"{shown(value)} is between two floats, and would arrive as one of them")
     return value
 
 
@@ -182,7 +185,7 @@ def _list(item: Plan, accepts: Any, make: type, name: str) -> Plan:
             items = [read_item(each, fds) for each in value]
         return items if make is list else make(items)
 
-    return Plan(name, write, read, item.pairs)
+    return Plan(name, write, read, item.pairs, loose=item.loose)
 
 
 def _not(what: str, value: Any) -> Mismatch:
@@ -208,7 +211,8 @@ def _fixed(items: List[Plan], kind: Any, make: Callable[[List[Any]], Any], name:
             [plan.read(each, fds) if plan.read else each for plan, each in zip(items, value)]
         )
 
-    return Plan(name, write, read, any(plan.pairs for plan in items))
+    loose = any(plan.loose for plan in items)
+    return Plan(name, write, read, any(plan.pairs for plan in items), loose=loose)
 
 
 # Smaller integers have hashes of their own, but for -1 and -2.
@@ -216,37 +220,60 @@ _HASH_MODULUS = sys.hash_info.modulus
 _MOST_OF_ONE_HASH = 64
 
 
+def _key(hint: Any, name: str) -> Tuple[Callable[[Any], str], Callable[[str], Any]]:
+    """How a key that is no text is written as one, and read. serde_json writes them alike."""
+    kind = typing.get_args(hint)[0] if typing.get_origin(hint) is typing.Annotated else hint
+    if not isinstance(kind, type) or not (kind in (int, bool) or issubclass(kind, enum.Enum)):
+        raise TypeError(f"the keys of {name} must be str, int, bool or an Enum")
+    plan = plan_of(hint, inside=True)
+    no_fds = Outgoing()
+
+    def write(key: Any) -> str:
+        try:
+            written = plan.write(key, no_fds)  # type: ignore[misc]
+        except Mismatch as mismatch:
+            raise Mismatch(f"a key: {mismatch}") from None
+        if isinstance(written, str):
+            return written
+        return shown(written) if kind is bool else int.__repr__(written)
+
+    def read(text: str) -> Any:
+        value: Any = text
+        if kind is bool:
+            value = {"true": True, "false": False}.get(text, text)
+        elif issubclass(kind, int):
+            digits = text[1:] if text.startswith("-") else text
+            # Of so many digits as Python reads in a number: reading takes the square of them.
+            if not (digits.isascii() and digits.isdigit() and len(digits) <= 4300):
+                raise Mismatch(f"{excerpt(repr(text[:80]))} is no key that is an integer")
+            value = int(text)
+        try:
+            return plan.read(value, NO_FDS)  # type: ignore[misc]
+        except Mismatch as mismatch:
+            raise Mismatch(f"a key: {mismatch}") from None
+
+    return write, read
+
+
 def _dict(key: Any, item: Plan, name: str) -> Plan:
-    limits = None
-    if typing.get_origin(key) is typing.Annotated:
-        limits = _range_of(typing.get_args(key))
-        key = typing.get_args(key)[0]
-    if key not in (str, int) or (limits and key is not int):
-        raise TypeError(f"the keys of {name} must be str or int")
     write_item = item.write
+    if key is not str:
+        write_key, read_key = _key(key, name)
 
     def write(value: Any, fds: Outgoing) -> Any:
         if not isinstance(value, collections.abc.Mapping):
             raise _not("a dict", value)
-        for each in value:
-            if each.__class__ is not key:
-                raise Mismatch(f"expected keys of type {key.__name__}, got {shown(each)}")
-            if limits and not limits.first <= each <= limits.last:
-                raise Mismatch(f"the key {each} is not from {limits.first} to {limits.last}")
+        if key is str:
+            for each in value:
+                if each.__class__ is not str:
+                    raise Mismatch(f"expected keys of type str, got {shown(each)}")
+            return {
+                e: write_item(inner, fds) if write_item else inner for e, inner in value.items()
+            }
         return {
-            str(each): write_item(inner, fds) if write_item else inner
+            write_key(each): write_item(inner, fds) if write_item else inner
             for each, inner in value.items()
         }
-
-    def read_key(text: str) -> Any:
-        digits = text[1:] if text.startswith("-") else text
-        # Of so many digits as Python reads in a number: reading takes the square of them.
-        if not (digits.isascii() and digits.isdigit() and len(digits) <= 4300):
-            raise Mismatch(f"{excerpt(repr(text[:80]))} is no key that is an integer")
-        number = int(text)
-        if limits and not limits.first <= number <= limits.last:
-            raise Mismatch(f"the key {text} is not from {limits.first} to {limits.last}")
-        return number
 
     def read(value: Any, fds: Incoming) -> Any:
         if value.__class__ is not tuple:
@@ -254,20 +281,20 @@ def _dict(key: Any, item: Plan, name: str) -> Plan:
         read_item = item.read
         if key is str:
             return {each: read_item(inner, fds) if read_item else inner for each, inner in value}
-        made: Dict[int, Any] = {}
+        made: Dict[Any, Any] = {}
         alike: Dict[int, int] = {}
         for text, inner in value:
-            number = read_key(text)
-            if not -_HASH_MODULUS < number < _HASH_MODULUS:
+            each = read_key(text)
+            if each.__class__ is int and not -_HASH_MODULUS < each < _HASH_MODULUS:
                 # A dict of keys with one hash takes the square of their number, and hashes of integers are known.
-                code = hash(number)
+                code = hash(each)
                 alike[code] = alike.get(code, 0) + 1
                 if alike[code] > _MOST_OF_ONE_HASH:
                     raise Mismatch(f"more than {_MOST_OF_ONE_HASH} keys that have one hash")
-            made[number] = read_item(inner, fds) if read_item else inner
+            made[each] = read_item(inner, fds) if read_item else inner
         return made
 
-    return Plan(name, write, read, True)
+    return Plan(name, write, read, True, loose=item.loose)
 
 
 # --------------------------------------------------------------------------- descriptors
@@ -418,7 +445,7 @@ def _record(kind: Any, name: str) -> Plan:
                 values[attribute] = None
         return _made(kind, name, values)
 
-    return Plan(name, write, read, True)
+    return Plan(name, write, read, True, loose=any(plan.loose for plan in plans))
 
 
 def _made(kind: Any, name: str, values: Dict[str, Any]) -> Any:
@@ -457,7 +484,7 @@ def _named_tuple(kind: Any, name: str) -> Plan:
     def read(value: Any, fds: Incoming) -> Any:
         return kind(only.read(value, fds) if only.read else value)
 
-    return Plan(name, write, read, only.pairs)
+    return Plan(name, write, read, only.pairs, loose=only.loose)
 
 
 def _enum(kind: Any, name: str) -> Plan:
@@ -541,7 +568,8 @@ def _choice(kinds: List[Any], name: str) -> Plan:
                 return _made(bare[variant], variant, {})
         raise Mismatch(f"{shown(value)} is no {name}")
 
-    return Plan(name, write, read, True)
+    loose = any(plan.loose for _, plan in plans.values())
+    return Plan(name, write, read, True, loose=loose)
 
 
 # --------------------------------------------------------------------------- the plan of a type
@@ -565,6 +593,7 @@ def plan_of(hint: Any, inside: bool = False) -> Plan:
             lambda value, fds: _later(hint).write(value, fds),  # type: ignore[misc]
             lambda value, fds: _later(hint).read(value, fds),  # type: ignore[misc]
             True,
+            loose=True,
         )
         try:
             known = _plans[hint] = _make(hint)
@@ -647,12 +676,17 @@ def _union(arguments: Tuple[Any, ...], name: str) -> Plan:
     inner_write, inner_read = plan.write, plan.read
 
     def write(value: Any, fds: Outgoing) -> Any:
-        return value if value is None or inner_write is None else inner_write(value, fds)
+        if value is None or inner_write is None:
+            return value
+        written = inner_write(value, fds)
+        if written is None:  # of a NamedTuple with one field
+            raise Mismatch(f"a {type(value).__name__} that is written as null would arrive as None")
+        return written
 
     def read(value: Any, fds: Incoming) -> Any:
         return value if value is None or inner_read is None else inner_read(value, fds)
 
-    return Plan(name, write if inner_write else None, read, plan.pairs)
+    return Plan(name, write if inner_write else None, read, plan.pairs, loose=plan.loose)
 
 
 def write_unknown(value: Any, fds: Outgoing) -> Any:

@@ -11,7 +11,7 @@ from itertools import accumulate
 from json import encoder as _encoder
 from typing import Any, Callable, Dict, List, Tuple
 
-from ._errors import Mismatch
+from ._errors import Mismatch, shown
 
 #: How deep lists and objects may be nested.
 MAX_DEPTH = 127
@@ -83,6 +83,27 @@ def _limited_int(digits: str) -> int:
     if len(digits) > 4300:
         raise Mismatch("an integer of more than 4300 digits")
     return int(digits)
+
+
+# A key that was a number, a boolean or None. Or text that looks like one.
+_ODD_KEY = re.compile(r'"(?:-?[0-9][^"\\]*|true|false|null)":')
+
+
+def _distinct(pairs: List[Tuple[str, Any]]) -> None:
+    seen = set()
+    for name, _ in pairs:
+        if name in seen:
+            raise Mismatch(f"two keys that are both written {shown(name)}")
+        seen.add(name)
+
+
+_scan_keys = _decoder(object_pairs_hook=_distinct)
+
+
+def check_keys(text: str) -> None:
+    """Raises `Mismatch` if two keys of one dict are written alike, which those that are text never are."""
+    if _ODD_KEY.search(text):
+        _scan_keys(text, 0)
 
 
 _scan_dicts = _decoder()
