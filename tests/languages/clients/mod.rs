@@ -9,3 +9,4 @@ mod messages;
 mod pairs;
 mod peer;
 mod programs;
+mod table;

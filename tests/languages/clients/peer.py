@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass
-from typing import Dict, List, Optional
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 import wormhole_ipc as wormhole
-from wormhole_ipc import I64, U8, U64, Blob, Fd, Receiver, Sender
+from wormhole_ipc import I64, U8, U32, U64, U128, Blob, Fd, Receiver, Sender
 
 LANGUAGE = "python"
 
@@ -277,9 +277,90 @@ def receive_streams() -> None:
     args.report.send(", ".join(texts))
 
 
+@dataclass
+class Table:
+    steps: Receiver[str]
+    source: Receiver[Any]
+    to: Sender[Any]
+
+
+@dataclass
+class Keys:
+    inner: Dict[U32, U32]
+
+
+@dataclass
+class Wide:
+    kind: str
+    inner: U128
+
+
+@dataclass
+class Inner:
+    inner: U128
+
+
+@dataclass
+class Time:
+    secs_since_epoch: U64
+    nanos_since_epoch: U32
+
+
+class Maybe(NamedTuple):
+    value: Optional[float]
+
+
+def nested(levels: int) -> Any:
+    value: Any = []
+    for _ in range(levels - 1):
+        value = [value]
+    return value
+
+
+READ: Dict[str, Any] = {
+    "float": float,
+    "optional float": Optional[float],
+    "keys": Keys,
+    "wide": Wide,
+    "anything": Any,
+    "time": Time,
+    "bytes": bytes,
+}
+SEND: Dict[str, Tuple[Any, Any]] = {
+    "NaN": (float, float("nan")),
+    "infinity": (Any, [{"x": float("-inf")}]),
+    "no Unicode": (str, os.fsdecode(b"\xff")),
+    "a key that is no Unicode": (Dict[str, int], {os.fsdecode(b"\xff"): 1}),
+    "127 levels": (Any, nested(127)),
+    "128 levels": (Any, nested(128)),
+    "keys that are lists": (Any, {(1, 2): 3}),
+    "keys that are written alike": (Any, {1: "a", "1": "b"}),
+    "something that is written null": (Optional[Maybe], Maybe(None)),
+    "nothing": (Optional[Maybe], None),
+    "2^64+1": (int, 2**64 + 1),
+    "2^64+1 in a record": (Inner, Inner(2**64 + 1)),
+    "2^53+1": (int, 2**53 + 1),
+    "keys": (Keys, Keys({7: 2})),
+    "minus zero": (float, -0.0),
+}
+
+
+def table() -> None:
+    args = wormhole.inherit(Table)
+    for step in args.steps:
+        how, name = step.split(" ", 1)
+        hint, value = (READ[name], None) if how == "read" else SEND[name]
+        with Receiver(os.dup(args.source.fileno()), hint) as source:
+            with Sender(os.dup(args.to.fileno()), hint) as to:
+                try:
+                    to.send(source.recv() if how == "read" else value)
+                except (wormhole.Decode, wormhole.Encode):
+                    args.to.send("refused")
+
+
 ROLES = [
     send_letters, receive_letters, send_parcels, receive_parcels, fill, hold, send_one_and_hold, wait, start, say,
-    pass_on, work, receive_streams,
+    pass_on, work, receive_streams, table,
 ]  # fmt: skip
 
 {role.__name__.replace("_", " "): role for role in ROLES}[sys.argv[1]]()

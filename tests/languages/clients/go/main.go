@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"math"
+	"math/big"
 	"net"
 	"os"
 	"os/exec"
@@ -346,12 +348,112 @@ func pool() {
 	}))
 }
 
+type alike int // keys that are written alike
+
+func (alike) MarshalText() ([]byte, error) { return []byte("same"), nil }
+
+type keys struct {
+	Inner map[uint32]uint32 `json:"inner"`
+}
+
+// Its fields are those of keys, as if that was flattened.
+type flattened struct{ keys }
+
+type inner struct {
+	Inner *big.Int `json:"inner"`
+}
+
+type wide struct {
+	Kind string `json:"kind"`
+	inner
+}
+
+type systemTime struct {
+	Secs  uint64 `json:"secs_since_epoch"`
+	Nanos uint32 `json:"nanos_since_epoch"`
+}
+
+func nested(levels int) any {
+	value := []any{}
+	for i := 1; i < levels; i++ {
+		value = []any{value}
+	}
+	return value
+}
+
+type tableArgs struct {
+	Steps  *wormhole.Receiver[string] `json:"steps"`
+	Source *wormhole.Receiver[any]    `json:"source"`
+	To     *wormhole.Sender[any]      `json:"to"`
+}
+
+// read receives a value of a type, and sends it back.
+func read[T any](args tableArgs) {
+	file := must(args.Source.File())
+	source := must(wormhole.ReceiverFromFile[T](file))
+	check(file.Close())
+	value, err := source.Recv(ctx)
+	check(source.Close())
+	send(args, value, err)
+}
+
+// send sends a value, or says that it was refused.
+func send(args tableArgs, value any, err error) {
+	var decode *wormhole.DecodeError
+	var encode *wormhole.EncodeError
+	if err == nil {
+		err = args.To.Send(ctx, value)
+	}
+	if errors.As(err, &decode) || errors.As(err, &encode) {
+		err = args.To.Send(ctx, "refused")
+	}
+	check(err)
+}
+
+func table() {
+	args := must(wormhole.Inherit[tableArgs]())
+	defer wormhole.CloseAll(args)
+	reads := map[string]func(tableArgs){
+		"float": read[float64], "optional float": read[*float64], "keys": read[flattened], "wide": read[wide],
+		"anything": read[any], "time": read[systemTime], "bytes": read[[]byte],
+	}
+	var nothing *float64
+	tooWide := new(big.Int).Lsh(big.NewInt(1), 64)
+	tooWide.Add(tooWide, big.NewInt(1))
+	values := map[string]any{
+		"NaN": math.NaN(), "infinity": []any{map[string]float32{"x": float32(math.Inf(-1))}}, "minus zero": math.Copysign(0, -1),
+		"no Unicode": "\xff", "a key that is no Unicode": map[string]int{"\xff": 1},
+		"127 levels": nested(127), "128 levels": nested(128),
+		"keys that are lists": map[[1]int]int{{1}: 2}, "keys that are written alike": map[alike]int{1: 1, 2: 2},
+		"something that is written null": &nothing, "nothing": nothing,
+		"2^64+1": tooWide, "2^64+1 in a record": inner{tooWide}, "2^53+1": 1<<53 + 1,
+		"keys": flattened{keys{map[uint32]uint32{7: 2}}},
+	}
+	for {
+		step, err := args.Steps.Recv(ctx)
+		if errors.Is(err, wormhole.ErrDisconnected) {
+			return
+		}
+		check(err)
+		how, name, _ := strings.Cut(step, " ")
+		if how == "read" {
+			reads[name](args)
+			continue
+		}
+		value, known := values[name]
+		if !known {
+			log.Panicf("what is %s?", name)
+		}
+		send(args, value, nil)
+	}
+}
+
 func main() {
 	map[string]func(){
 		"send letters": sendLetters, "receive letters": receiveLetters,
 		"send parcels": sendParcels, "receive parcels": receiveParcels,
 		"fill": fill, "hold": hold, "send one and hold": sendOneAndHold, "wait": wait,
 		"start": start, "say": say, "listen": listen, "pass on": passOn, "work": work,
-		"send streams": sendStreams, "receive streams": receiveStreams, "pool": pool,
+		"send streams": sendStreams, "receive streams": receiveStreams, "pool": pool, "table": table,
 	}[os.Args[1]]()
 }
