@@ -33,7 +33,8 @@
 //   - Keys must match exactly; encoding/json would also take `Name` for `name`. A member that is there twice
 //     is refused, one that is missing as well, unless the field is a pointer or an interface, or has the option
 //     omitempty. Unknown members are ignored.
-//   - null is for pointers and interfaces. A nil slice is written [] and a nil map {}.
+//   - null is for pointers and interfaces. A nil slice is written [] and a nil map {}. A pointer to a nil pointer, which
+//     would arrive as nil itself, cannot be sent, and neither can a map with two keys that are written alike.
 //   - A []byte is a list of numbers, as Rust's Vec<u8> is, not base64. An array has exactly as many elements
 //     as its type says.
 //   - An integer field takes digits alone: 1.0, 1e0 and -0 are refused, and what does not fit. Floats always have
@@ -65,6 +66,9 @@
 // nothing: only what is a socket or a pipe is watched by the runtime's poller, and so has deadlines; another file that is
 // non-blocking says EAGAIN. All that a program does with such a file later may wait for the stranger, Stat and Close
 // too. The garbage collector's Close of a file that was forgotten holds up all finalizers then.
+//
+// A message takes up more memory than its text, up to seventy times as much where its type is any: so set
+// [Receiver.SetMaxMessageLen] for strangers to what messages need, and give them types.
 //
 // Up to 253 descriptors go with a message, those given to SendWithFds included.
 package wormhole

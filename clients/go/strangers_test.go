@@ -287,6 +287,31 @@ func TestErrorsAreWithoutDeceptiveCharacters(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), expected) {
 		t.Errorf("found %v", err)
 	}
+	// Whatever an error quotes of a message.
+	quoted := `"` + strings.ReplaceAll(text, "\x1b", `\u001b`) + `"`
+	clean := func(of string, errs ...error) {
+		t.Helper()
+		for i, err := range errs {
+			if err == nil || strings.ContainsAny(err.Error(), "\u202e\u2066\u200b\u2028\U000e0041\x1b\u00ad") {
+				t.Errorf("%q, error %d: found %v", of, i, err)
+			}
+		}
+	}
+	for _, text := range []string{quoted, "[" + quoted + "]", "{" + quoted + ":1}", "{" + quoted + ":" + quoted + "}", "1" + text} {
+		_, asInt := reads[int](t, text)
+		_, asChoice := reads[choice](t, text)
+		_, asColors := reads[map[color]int](t, text)
+		_, asNumbers := reads[map[int]int](t, text)
+		_, asTime := reads[time.Time](t, text)
+		_, asFile := reads[*os.File](t, text)
+		_, asStruct := reads[struct{ X int }](t, text)
+		_, asList := reads[[]int](t, text)
+		clean(text, asInt, asChoice, asColors, asNumbers, asTime, asFile, asStruct, asList)
+	}
+	t.Setenv(inheritVariable, text)
+	_, inherited := Inherit[int]()
+	_, listening := Listen[int]("/missing/" + text)
+	clean("a name", inherited, listening, Spawn(exec.Command("/missing/"+text), 1))
 	_, err = Connect[int](within(t), "/missing/"+text)
 	if err == nil || !strings.Contains(err.Error(), expected) {
 		t.Errorf("found %v", err)

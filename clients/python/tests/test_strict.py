@@ -6,7 +6,7 @@ import enum
 import os
 import unittest
 from dataclasses import dataclass
-from typing import Any, Dict, List, Literal, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Literal, NamedTuple, Optional, Sequence, Tuple, Union
 from unittest import mock
 
 import wormhole_ipc as wormhole
@@ -300,6 +300,52 @@ class Strangers(Case):
             for error in (caught.exception, caught.exception.__cause__):
                 self.assertFalse(set(hidden[:7]) & set(str(error)), error)
             self.assertEqual(excerpt("naïve \u05d0 日本"), "naïve \u05d0 日本")
+
+    def test_no_error_shows_what_cannot_be_seen(self) -> None:
+        hidden = "\u202e\u2066\u200b\u2028\u034f\u3164\ufe0f\ufeff\u115f\x9b"
+        errors: List[BaseException] = []
+
+        def note(raised: Any, call: Any, *arguments: Any) -> None:
+            with self.assertRaises(raised) as caught:
+                call(*arguments)
+            error: Any = caught.exception
+            while error is not None and not isinstance(error, OSError):
+                errors.append(error)
+                error = error.__cause__
+
+        quoted = f'"a{hidden}"'
+        for hint, text in (
+            (int, quoted),
+            (U8, quoted),
+            (Literal["a"], quoted),
+            (Color, quoted),
+            (Level, quoted),
+            (List[int], f"[{quoted}]"),
+            (Dict[int, int], f"{{{quoted}:1}}"),
+            (Dict[Color, int], f"{{{quoted}:1}}"),
+            (Dict[str, int], f"{{{quoted}:{quoted}}}"),
+            (Job, f'{{"name":"x","size":{quoted}}}'),
+            (Job, f"{{{quoted}:1}}"),
+            (Union[Job, Point], quoted),
+            (Union[Job, Point], f"{{{quoted}:1}}"),
+            (Fd, quoted),
+            (Any, f"{quoted} {hidden}"),
+            (Any, hidden),
+            (Any, f'"\\{hidden}"'),
+        ):
+            tx, rx = wormhole.channel(hint)
+            with tx, rx:
+                raw_send(tx, packet(text.encode()))
+                note(wormhole.Decode, rx.recv)
+                note(wormhole.Encode, tx.send, {f"a{hidden}", 1})
+        note(wormhole.Address, wormhole.connect, f"/missing/{hidden}")
+        note(wormhole.Address, wormhole.Listener.bind, f"/missing/{hidden}", int)
+        note(wormhole.Io, wormhole.spawn, [f"/missing/{hidden}"])
+        with mock.patch.dict(os.environ, WORMHOLE_FD=hidden):
+            note(wormhole.NotInherited, wormhole.inherit)
+        self.assertGreater(len(errors), 60)
+        for error in errors:
+            self.assertFalse(set(hidden) & set(str(error)), repr(error))
 
 
 if __name__ == "__main__":
