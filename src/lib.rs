@@ -174,6 +174,8 @@
 //! | map whose keys are neither strings nor numbers, booleans, chars or enum variants without fields | [`Error::Encode`] |
 //! | map whose keys are numbers or booleans, inside `untagged`, internally tagged or `flatten`ed types | [`Error::Decode`]: serde buffers these types, and keeps the keys as the strings that they are in JSON |
 //! | 128-bit integers, of any value, inside such types | [`Error::Decode`]: serde's buffer has 64 bits |
+//! | integers beyond 64 bits, received as a [`serde_json::Value`] | the nearest float, **changed, without an error** |
+//! | two keys of a map that are written alike, such as those of an `untagged` enum | the last one arrives |
 //! | an `untagged` enum that tries a float before an integer | every integer arrives as the float, and one beyond 2^53 **changed, without an error**: put the integer first |
 //! | paths that are not UTF-8, `SystemTime` before 1970 | [`Error::Encode`] |
 //! | floats inside `untagged`, internally tagged or `flatten`ed types, if any crate of the program switches on serde_json's `arbitrary_precision` | [`Error::Decode`] |

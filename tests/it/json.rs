@@ -122,6 +122,53 @@ fn integers_of_128_bits_do_not_survive_buffering() {
 }
 
 #[test]
+fn integers_beyond_64_bits_are_floats_without_a_type() {
+    let arrives = |number: i128| {
+        let (tx, rx) = channel::<i128>().unwrap();
+        tx.send(number).unwrap();
+        rx.cast::<serde_json::Value>().try_recv().unwrap()
+    };
+    assert_eq!(arrives(i128::from(u64::MAX)).as_u64(), Some(u64::MAX));
+    assert_eq!(arrives(i128::from(i64::MIN)).as_i64(), Some(i64::MIN));
+    let changed = arrives((1 << 64) + 1);
+    assert_eq!(changed.as_f64(), Some(18_446_744_073_709_551_616.0));
+    assert!(arrives(i128::from(i64::MIN) - 1).is_f64());
+}
+
+#[test]
+fn an_integer_that_no_float_has_is_another_number_as_a_float() {
+    let (tx, rx) = channel::<u64>().unwrap();
+    tx.send((1 << 53) + 1).unwrap();
+    let received = rx.cast::<f64>().try_recv().unwrap();
+    assert_eq!(received.to_bits(), 9_007_199_254_740_992_f64.to_bits());
+    // A float of 32 bits comes with its own few digits.
+    let (tx, rx) = channel::<f32>().unwrap();
+    tx.send(0.1).unwrap();
+    let received = rx.cast::<f64>().try_recv().unwrap();
+    assert_eq!(received.to_bits(), 0.1_f64.to_bits());
+    assert_ne!(received.to_bits(), f64::from(0.1_f32).to_bits());
+    assert_eq!(arrives(0.1_f32).unwrap().to_bits(), 0.1_f32.to_bits());
+}
+
+#[test]
+fn of_keys_that_are_written_alike_the_last_one_arrives() {
+    #[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Key {
+        Number(u8),
+        Text(String),
+    }
+
+    let keys = [Key::Number(1), Key::Text("1".to_owned())];
+    let map: BTreeMap<_, _> = keys.into_iter().zip(['a', 'b']).collect();
+    let (tx, rx) = channel::<BTreeMap<Key, char>>().unwrap();
+    tx.send(map).unwrap();
+    let rx = rx.cast::<BTreeMap<String, char>>();
+    let arrived = rx.try_recv().unwrap();
+    assert_eq!(arrived, BTreeMap::from([("1".to_owned(), 'b')]));
+}
+
+#[test]
 fn an_untagged_float_before_an_integer_takes_its_place() {
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
     #[serde(untagged)]
