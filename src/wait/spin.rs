@@ -10,7 +10,7 @@
 //! clock. Where answers have not been quick lately, only one wait of a few is measured so, and speaks for all of them.
 
 use std::ptr;
-use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
 use super::deadline::Wait;
@@ -24,7 +24,7 @@ pub(crate) struct Spin {
     /// How many it takes after the next failure.
     penalty: AtomicI32,
     /// How many waits are still to go by until one is measured, unless answers are quick.
-    unmeasured: AtomicU32,
+    unmeasured: AtomicI32,
 }
 
 impl Spin {
@@ -33,15 +33,15 @@ impl Spin {
     const MOST: i32 = 8;
     const FIRST_PENALTY: i32 = 8;
     const LAST_PENALTY: i32 = 4096;
-    /// How many waits a measured one speaks for, itself included, where answers are not quick.
-    const ONE_OF: u32 = 8;
+    /// Of so many calls that may sleep at once, one is measured, where answers are not quick.
+    const ONE_OF: i32 = 8;
 
     pub(crate) fn new(limit: Duration) -> Self {
         Spin {
             limit,
             score: AtomicI32::new(0),
             penalty: AtomicI32::new(Self::FIRST_PENALTY),
-            unmeasured: AtomicU32::new(0),
+            unmeasured: AtomicI32::new(0),
         }
     }
 
@@ -67,10 +67,15 @@ impl Spin {
         unmeasured > 0
     }
 
+    /// How many waits a measured one speaks for, itself included.
+    fn waits_since_the_last_measured(&self) -> i32 {
+        Self::ONE_OF - self.unmeasured.load(Ordering::Relaxed)
+    }
+
     fn succeeded(&self, has_spun: bool) {
         let score = self.score.load(Ordering::Relaxed);
         let better = match score {
-            ..0 => (score + Self::ONE_OF as i32).min(0),
+            ..0 => (score + self.waits_since_the_last_measured()).min(0),
             0.. => (score + 1).min(Self::MOST),
         };
         self.score.store(better, Ordering::Relaxed);
@@ -179,10 +184,11 @@ mod tests {
             assert_eq!(spin.penalty.load(Ordering::Relaxed), 2 * penalty);
             spin.limit = LONG;
             let asleep = (0..).take_while(|_| !wait(&spin)).count();
-            // The last waits of a penalty are measured together with the first one that counts.
-            let measured_at_zero = Spin::ONE_OF as i32;
-            let rest = Spin::ENOUGH - 1;
-            assert_eq!(i32::try_from(asleep), Ok(penalty + measured_at_zero + rest));
+            // Of those that count the first one is measured as those of the penalty are.
+            assert_eq!(
+                i32::try_from(asleep),
+                Ok(penalty + Spin::ONE_OF + Spin::ENOUGH - 1)
+            );
         }
         spin.penalty.store(Spin::LAST_PENALTY, Ordering::Relaxed);
         spin.failed();
@@ -192,6 +198,17 @@ mod tests {
             wait(&spin);
         }
         assert_eq!(spin.penalty.load(Ordering::Relaxed), Spin::FIRST_PENALTY);
+    }
+
+    #[test]
+    fn waits_that_are_all_measured_count_one_by_one() {
+        let spin = Spin::new(LONG);
+        spin.failed();
+        spin.unmeasured.store(Spin::ONE_OF - 1, Ordering::Relaxed);
+        for score in 1 - Spin::FIRST_PENALTY..=Spin::ENOUGH {
+            Spinning::new([&spin]).learn(&spin);
+            assert_eq!(spin.score.load(Ordering::Relaxed), score);
+        }
     }
 
     /// Spins until that ends in vain.
