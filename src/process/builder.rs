@@ -61,6 +61,8 @@ impl Builder {
     /// [`prctl(2)`](https://man7.org/linux/man-pages/man2/prctl.2.html). A child that becomes another user loses
     /// this.
     ///
+    /// A program that is started with this is forked, which takes long in a process with much memory.
+    ///
     /// Without it, a child that waits for a channel of its parent's sees [`Error::Disconnected`](crate::Error) when the
     /// parent is gone, and may end by itself.
     pub fn end_with_parent(&mut self, yes: bool) -> &mut Self {
@@ -71,8 +73,8 @@ impl Builder {
     /// Leaves the child no descriptor but the standard streams and those in its arguments. Off by default.
     ///
     /// A forked child has copies of all that its parent has open: a client's connection, say, which then stays open when
-    /// the parent closes it. With this, a dead socket stands in the place of each. A fresh child never has any, and a
-    /// program none that is close-on-exec.
+    /// the parent closes it, and a file keeps its [lock](crate::process#locks-on-files). With this, a dead socket stands in
+    /// the place of each. A fresh child never has any, and a program none that is close-on-exec.
     pub fn only_arguments(&mut self, yes: bool) -> &mut Self {
         self.settings.only_arguments = yes;
         self
@@ -82,7 +84,8 @@ impl Builder {
     /// default.
     ///
     /// A forked child has the handlers and the blocked signals of its parent, a fresh one and a program the signals that are
-    /// ignored. `SIGPIPE` stays ignored in functions, as Rust has it, and a stack overflow goes on to say that it is one.
+    /// blocked or ignored; only if there are any, a program is forked for this. `SIGPIPE` stays ignored in functions, as
+    /// Rust has it, and a stack overflow goes on to say that it is one.
     pub fn reset_signals(&mut self, yes: bool) -> &mut Self {
         self.settings.resets_signals = yes;
         self

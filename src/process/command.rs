@@ -13,7 +13,8 @@ use serde::de::DeserializeOwned;
 
 use super::child::{Child, Streams};
 use super::handle::Process;
-use super::settings::{Settings, end_with, reset_signals};
+use super::settings::{Settings, end_with, reset_signals, signals_are_default};
+use super::table::{self, close_on_exec_from};
 use super::threads::has_one_task;
 use crate::channel::{Receiver, channel};
 use crate::error::{Error, Result};
@@ -35,6 +36,10 @@ const VARIABLE: &str = "WORMHOLE_FD";
 ///
 /// Blocks until the program is executed, as [`Command::spawn`] does. `Ok` means that it is, and that
 /// `args` lie waiting for it; if it never takes them, they are gone with it.
+///
+/// What it costs does not depend on how much memory this process has, unless the `command` says something for which the
+/// standard library forks: a `pre_exec`, another user. In a process with several threads another one is started for as
+/// long as the call takes: its descriptors are copies of its own, so what it lets through to the program reaches no other.
 ///
 /// # Errors
 ///
@@ -126,11 +131,7 @@ fn execute<A: Serialize>(
         }
     }
     command.env(VARIABLE, receiver.as_fd().as_raw_fd().to_string());
-    let has_more = settings.ends_with_parent || settings.only_arguments || settings.resets_signals;
-    let started = match has_more || !has_one_task().unwrap_or(false) {
-        true => with_a_fork(settings, &mut command, &receiver),
-        false => without_a_fork(&mut command, &receiver),
-    };
+    let started = start_program(settings, &mut command, receiver.as_fd());
     drop(receiver);
     let started = started.map_err(failed)?;
     given.note();
@@ -157,12 +158,28 @@ impl std::error::Error for CannotStart {
     }
 }
 
-/// Makes the descriptor inheritable for a moment. There is no other thread that could start something meanwhile, so
-/// std can start the program without a fork, which takes long in a process with much memory.
-fn without_a_fork(command: &mut Command, args: impl AsFd) -> io::Result<process::Child> {
-    fcntl_setfd(&args, FdFlags::empty())?;
+/// Starts a program that inherits that descriptor: without a fork, which takes long in a process with much memory, unless
+/// the program has to do something itself before it begins.
+fn start_program(
+    settings: &Settings,
+    command: &mut Command,
+    args: BorrowedFd<'_>,
+) -> io::Result<process::Child> {
+    if settings.ends_with_parent || settings.resets_signals && !signals_are_default() {
+        return with_a_fork(settings, command, args);
+    }
+    if !settings.only_arguments && has_one_task().unwrap_or(false) {
+        return while_inheritable(command, args);
+    }
+    table::start(command, args, settings.only_arguments)
+        .unwrap_or_else(|| with_a_fork(settings, command, args))
+}
+
+/// Makes the descriptor inheritable for a moment. There is no other thread that could start something meanwhile.
+fn while_inheritable(command: &mut Command, args: BorrowedFd<'_>) -> io::Result<process::Child> {
+    fcntl_setfd(args, FdFlags::empty())?;
     let started = command.spawn();
-    let _ = fcntl_setfd(&args, FdFlags::CLOEXEC);
+    let _ = fcntl_setfd(args, FdFlags::CLOEXEC);
     started
 }
 
@@ -171,9 +188,9 @@ fn without_a_fork(command: &mut Command, args: impl AsFd) -> io::Result<process:
 fn with_a_fork(
     settings: &Settings,
     command: &mut Command,
-    args: impl AsFd,
+    args: BorrowedFd<'_>,
 ) -> io::Result<process::Child> {
-    let number = args.as_fd().as_raw_fd();
+    let number = args.as_raw_fd();
     let settings = Settings {
         name: None, // the kernel names the process after the program
         stdin: None,
@@ -184,7 +201,7 @@ fn with_a_fork(
     let parent = getpid();
     let get_ready = move || {
         if settings.only_arguments {
-            close_on_exec_from(FIRST)?;
+            close_on_exec_from(FIRST);
         }
         // SAFETY: the parent keeps it open until the program is executed.
         let fd = unsafe { BorrowedFd::borrow_raw(number) };
@@ -202,36 +219,6 @@ fn with_a_fork(
         command.pre_exec(get_ready);
     }
     command.spawn()
-}
-
-/// Makes all descriptors from that number on close-on-exec.
-#[allow(unsafe_code, reason = "no safe way to call close_range")]
-fn close_on_exec_from(first: RawFd) -> io::Result<()> {
-    const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
-    // SAFETY: nothing is closed but by the exec.
-    let status = unsafe {
-        libc::syscall(
-            libc::SYS_close_range,
-            first,
-            libc::c_uint::MAX,
-            CLOSE_RANGE_CLOEXEC,
-        )
-    };
-    if status == 0 {
-        return Ok(());
-    }
-    // KERNEL: Linux before 5.11 does not know the flag, and before 5.9 not the call. Numbers beyond the limit are left.
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
-    // SAFETY: the pointer is to a `rlimit`.
-    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
-    for number in first..RawFd::try_from(limit.rlim_cur).unwrap_or(RawFd::MAX) {
-        // SAFETY: changes what an exec closes. That there is no such descriptor is an error without consequences.
-        unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
-    }
-    Ok(())
 }
 
 /// Takes what [`spawn_command`] handed to this program.

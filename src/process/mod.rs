@@ -110,6 +110,7 @@ mod pool;
 mod run;
 mod settings;
 mod spawn;
+mod table;
 mod threads;
 
 #[cfg(doc)]

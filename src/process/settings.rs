@@ -2,7 +2,9 @@
 
 use std::ffi::{CStr, CString};
 use std::io::{self, Write};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ptr;
 use std::sync::Arc;
 
 use rustix::io::Errno;
@@ -92,11 +94,40 @@ pub(super) fn reset_signals() {
             unsafe { libc::signal(signal, libc::SIG_DFL) };
         }
     }
-    let mut none = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+    let mut none = MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: fills in the set, to which the pointer is.
     unsafe { libc::sigemptyset(none.as_mut_ptr()) };
     // SAFETY: the set was filled in, and the old one is not asked for.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut()) };
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, none.as_ptr(), ptr::null_mut()) };
+}
+
+/// Whether a program has nothing to reset: this thread blocks no signal, and this process ignores none but SIGPIPE, for
+/// which std gives programs the default action. Handlers do not outlive an exec.
+#[allow(unsafe_code, reason = "no safe way to look at the action of a signal")]
+pub(super) fn signals_are_default() -> bool {
+    let mut blocked = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: fills in the set, and changes nothing.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, ptr::null(), blocked.as_mut_ptr()) };
+    (1..=libc::SIGRTMAX()).all(|signal| {
+        // SAFETY: the set was filled in.
+        let is_blocked = unsafe { libc::sigismember(blocked.as_ptr(), signal) } == 1;
+        let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+        // SAFETY: changes nothing, and the pointer is to room for the answer. There is none for the C library's own.
+        unsafe { libc::sigaction(signal, ptr::null(), action.as_mut_ptr()) };
+        // SAFETY: zeros are an action as well: the default.
+        let action = unsafe { action.assume_init() }.sa_sigaction;
+        !is_blocked && (action != libc::SIG_IGN || signal == libc::SIGPIPE)
+    })
+}
+
+/// Blocks all signals for this thread.
+#[allow(unsafe_code, reason = "no safe way to block signals")]
+pub(super) fn block_signals() {
+    let mut all = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: fills in the set, to which the pointer is.
+    unsafe { libc::sigfillset(all.as_mut_ptr()) };
+    // SAFETY: the set was filled in, and the old one is not asked for.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), ptr::null_mut()) };
 }
 
 #[allow(

@@ -1,7 +1,15 @@
-//! What a message costs: allocations, system calls, dependencies.
+//! What a message costs, and a process: allocations, system calls, copies of memory, dependencies.
 
 #[path = "../support/mod.rs"]
 mod support;
+
+// Where seccompiler knows filters.
+#[cfg(any(
+    target_arch = "aarch64",
+    target_arch = "riscv64",
+    target_arch = "x86_64"
+))]
+mod starting;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -20,6 +28,8 @@ use serde::{Deserialize, Serialize};
 use wormhole::{Options, ReceiverSet, Sender, channel, select};
 
 use support::{forked, in_own_process, output_within};
+
+wormhole::init_tests!();
 
 /// Counts the allocations of each thread, and their bytes.
 struct Counting;

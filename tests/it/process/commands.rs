@@ -8,11 +8,12 @@ use std::process::{Command, Stdio};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use serde::{Deserialize, Serialize};
+use wormhole::process::Builder;
 use wormhole::{Error, Options, Receiver, Sender, channel, inherit, spawn_command};
 
 use crate::support::{
-    DEADLINE, in_own_process, open_fds, os_error, output_within, pipe, test_as_program,
-    two_way_pair,
+    DEADLINE, DescriptorLimit, in_own_process, open_fds, os_error, output_within, pipe,
+    test_as_program, two_way_pair,
 };
 
 const ROLE: &str = "TEST_PROGRAM";
@@ -266,6 +267,101 @@ fn nothing_leaks_into_programs_that_other_threads_start() {
             while !starts.is_finished() {
                 assert_eq!(sockets_of_a_shell(), [""; 0]);
             }
+        });
+    });
+}
+
+/// Runs `body` while there is another thread, which only waits.
+fn beside_a_thread(body: impl FnOnce()) {
+    std::thread::scope(|scope| {
+        let (over, wait) = std::sync::mpsc::channel::<()>();
+        scope.spawn(move || wait.recv());
+        let over = over; // also if `body` panics
+        body();
+        drop(over);
+    });
+}
+
+#[test]
+fn a_program_that_is_started_beside_threads_has_its_pipes_and_nothing_is_left() {
+    in_own_process(|| {
+        beside_a_thread(|| {
+            let before = open_fds();
+            let mut command = Command::new("sh");
+            command.args(["-c", "tr a-z A-Z; echo late >&2; exit 3"]);
+            command
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped());
+            let (tx, rx) = channel::<u8>().unwrap();
+            let mut program = spawn_command(command, tx).unwrap();
+            program.stdin.take().unwrap().write_all(b"hello").unwrap();
+            let output = program.wait_with_output().unwrap();
+            assert_eq!(output.status.code(), Some(3));
+            assert_eq!(
+                (&*output.stdout, &*output.stderr),
+                (&b"HELLO"[..], &b"late\n"[..])
+            );
+            assert!(matches!(rx.recv(), Err(Error::Disconnected)));
+
+            let mut command = Command::new("cat");
+            command.stdin(Stdio::null()).stdout(Stdio::piped());
+            let mut child = Builder::new().spawn_command(command, ()).unwrap();
+            assert!(child.take_stdin().is_none() && child.take_stderr().is_none());
+            assert_eq!(
+                std::io::read_to_string(child.take_stdout().unwrap()).unwrap(),
+                ""
+            );
+            child.join().unwrap();
+            drop((rx, program_that_is_missing()));
+            assert_eq!(open_fds(), before);
+        });
+    });
+}
+
+fn program_that_is_missing() -> Error {
+    spawn_command(Command::new("/does/not/exist"), ()).unwrap_err()
+}
+
+#[test]
+fn nothing_of_it_stays_open_in_this_process() {
+    in_own_process(|| {
+        beside_a_thread(|| {
+            for _ in 0..500 {
+                let (tx, rx) = channel::<u8>().unwrap();
+                program_that_is_missing();
+                drop(tx);
+                // At once: no other process has ever had it.
+                assert!(matches!(rx.try_recv(), Err(Error::Disconnected)));
+            }
+        });
+    });
+}
+
+#[test]
+fn without_room_for_its_pipes_no_program_is_left() {
+    in_own_process(|| {
+        beside_a_thread(|| {
+            let limit = DescriptorLimit::new();
+            for room in 0..12 {
+                limit.leave_room_for(20);
+                let before = open_fds();
+                limit.leave_room_for(room);
+                let mut command = Command::new("cat");
+                command
+                    .stdin(Stdio::piped())
+                    .stdout(Stdio::piped())
+                    .stderr(Stdio::piped());
+                match spawn_command(command, ()) {
+                    Ok(program) => assert!(program.wait_with_output().unwrap().status.success()),
+                    Err(error) => assert!(matches!(error, Error::Io { .. }), "{error}"),
+                }
+                let nobody = nix::sys::wait::waitpid(None::<nix::unistd::Pid>, None);
+                assert_eq!(nobody, Err(nix::Error::ECHILD), "with room for {room}");
+                limit.leave_room_for(20);
+                assert_eq!(open_fds(), before);
+            }
+            drop(limit);
         });
     });
 }
