@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use nix::poll::PollFlags;
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill, raise};
 use nix::unistd::{Pid, getpid};
 use serde::{Deserialize, Serialize};
@@ -583,6 +583,93 @@ fn without_room_for_another_worker_the_pool_says_so_and_goes_on_later() {
         assert_eq!(pool.recv().unwrap().1, Ok((3., String::new())));
         drop(pool);
         assert_eq!(open_fds(), before);
+    });
+}
+
+/// The outcome of the job first, whatever becomes of the replacement; then an error.
+fn says_that_no_worker_can_be_started(pool: &mut Pool<Deed, (f64, String)>, error: nix::Error) {
+    pool.submit(Deed::Exit(1)).unwrap();
+    let outcome = pool.recv_timeout(DEADLINE).unwrap().1;
+    assert!(matches!(outcome, Err(JobError::Died { .. })), "{outcome:?}");
+    for _ in 0..2 {
+        let Err(Error::Io { operation, source }) = pool.submit(Deed::Return(2)) else {
+            panic!()
+        };
+        let starts = [
+            "fork",
+            "start a fresh copy of this program (/proc/self/exe)",
+        ];
+        assert!(starts.contains(&operation), "{operation}");
+        assert_eq!(source.raw_os_error(), Some(error as i32));
+    }
+    assert!(matches!(pool.recv(), Err(Error::Disconnected)));
+    assert!(children().is_empty());
+}
+
+#[test]
+fn without_processes_for_another_worker_the_pool_says_so_and_goes_on_later() {
+    in_own_process(|| {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("skipped: needs root, to become a user of whom nothing else runs");
+            return;
+        }
+        // KERNEL: setrlimit(2): root is not held to RLIMIT_NPROC.
+        nix::unistd::setuid(nix::unistd::Uid::from_raw(54_322)).unwrap();
+        let (_, hard) = getrlimit(Resource::RLIMIT_NPROC).unwrap();
+        let leave_room_for = |processes| setrlimit(Resource::RLIMIT_NPROC, processes, hard);
+        let before = open_fds();
+        let kinds: [fn(usize) -> PoolOptions; 2] = [PoolOptions::new, |workers| {
+            PoolOptions::new(workers).fresh()
+        }];
+        for options in kinds {
+            let mut pool = options(1).run(do_it).unwrap();
+            leave_room_for(1).unwrap();
+            says_that_no_worker_can_be_started(&mut pool, nix::Error::EAGAIN);
+            leave_room_for(2).unwrap();
+            pool.submit(Deed::Return(3)).unwrap();
+            assert_eq!(pool.recv().unwrap().1, Ok((3., String::new())));
+            drop(pool);
+            // One of two goes on alone, until there is room for the other one again.
+            leave_room_for(3).unwrap();
+            let mut pool = options(2).run(do_it).unwrap();
+            leave_room_for(2).unwrap();
+            pool.submit(Deed::Exit(1)).unwrap();
+            pool.recv().unwrap().1.unwrap_err();
+            let do_more = |pool: &mut Pool<Deed, _>| {
+                pool.submit(Deed::Return(4)).unwrap();
+                assert_eq!(pool.recv().unwrap().1, Ok((4., String::new())));
+                pool.workers().len()
+            };
+            (0..20).for_each(|_| assert_eq!(do_more(&mut pool), 1));
+            leave_room_for(3).unwrap();
+            while do_more(&mut pool) < 2 {}
+            drop(pool);
+            leave_room_for(hard).unwrap();
+        }
+        assert_eq!(open_fds(), before);
+    });
+}
+
+// Where seccompiler knows filters.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn without_memory_for_another_worker_the_pool_says_so() {
+    use nix::libc::{SYS_clone, SYS_clone3, SYS_fork, SYS_vfork};
+    in_own_process(|| {
+        for options in [PoolOptions::new(1), PoolOptions::new(1).fresh()] {
+            forked(|| {
+                let before = open_fds();
+                let mut pool = options.run(do_it).unwrap();
+                crate::support::deny_with(
+                    nix::Error::ENOMEM,
+                    [SYS_clone, SYS_clone3, SYS_fork, SYS_vfork],
+                );
+                says_that_no_worker_can_be_started(&mut pool, nix::Error::ENOMEM);
+                drop(pool);
+                assert_eq!(open_fds(), before);
+            })
+            .join();
+        }
     });
 }
 

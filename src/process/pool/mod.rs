@@ -241,16 +241,14 @@ where
                     return Ok(Some(outcome));
                 }
             }
-            self.crew.tend()?;
-            if or_free && self.crew.has_free_place() {
-                return Ok(None);
+            let tended = self.crew.tend();
+            if !or_free && self.crew.is_idle() {
+                return Err(Error::Disconnected);
             }
-            if self.crew.is_idle() {
-                match or_free {
-                    false => return Err(Error::Disconnected),
-                    true if self.crew.is_lost() => return Ok(None),
-                    true => {}
-                }
+            tended?;
+            if or_free && (self.crew.has_free_place() || self.crew.is_lost() && self.crew.is_idle())
+            {
+                return Ok(None);
             }
             if is_last {
                 return Err(Error::Empty);
