@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 
 use serde::de::{DeserializeOwned, Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::value::RawValue;
 
 /// The value of the child's function, or why there is none.
 ///
@@ -48,8 +49,11 @@ impl<'de, R: DeserializeOwned> Visitor<'de> for DeliveryVisitor<R> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Delivery<R>, A::Error> {
-        let value = list.next_element()?.map(Delivery::Value);
-        value.ok_or_else(|| A::Error::invalid_length(0, &self))
+        // Decoded by itself, so that it may nest as deep as any message: the list does not count.
+        let text: Option<&RawValue> = list.next_element()?;
+        let text = text.ok_or_else(|| A::Error::invalid_length(0, &self))?;
+        let value = serde_json::from_str(text.get()).map_err(A::Error::custom)?;
+        Ok(Delivery::Value(value))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Delivery<R>, A::Error> {

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::Uid;
-use wormhole::{Error, Options, Receiver, Sender, channel};
+use wormhole::{Error, Options, Pool, Receiver, Sender, channel, spawn, spawn_fresh};
 
 use crate::support::{in_own_process, open_fds};
 
@@ -269,11 +269,6 @@ fn a_buffer_that_another_process_shrinks_is_noticed() {
 #[test]
 fn a_message_may_nest_127_levels_deep() {
     in_own_process(|| {
-        #[derive(Debug, serde::Serialize, serde::Deserialize)]
-        struct Nest(Vec<Nest>);
-        fn nest(levels: usize) -> Nest {
-            (1..levels).fold(Nest(vec![]), |inner, _| Nest(vec![inner]))
-        }
         let (tx, rx) = channel::<Nest>().unwrap();
         tx.send(nest(127)).unwrap();
         tx.send(nest(128)).unwrap();
@@ -285,6 +280,40 @@ fn a_message_may_nest_127_levels_deep() {
             assert!(error.contains("recursion limit exceeded"), "{error}");
         }
         assert!(rx.recv().unwrap().0.is_empty());
+    });
+}
+
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+struct Nest(Vec<Nest>);
+
+fn nest(levels: usize) -> Nest {
+    (1..levels).fold(Nest(vec![]), |inner, _| Nest(vec![inner]))
+}
+
+#[test]
+fn a_result_nests_as_deep_as_a_message_and_what_goes_with_something_else_a_level_less() {
+    fn too_deep<T>(result: Result<T, impl std::fmt::Display>) -> bool {
+        let error = result.err().map(|error| format!("{error:#}"));
+        error.is_some_and(|error| error.contains("recursion limit exceeded"))
+    }
+    in_own_process(|| {
+        spawn(127, nest).unwrap().join().unwrap();
+        let error = spawn(128, nest).unwrap().join().unwrap_err();
+        assert!(matches!(error, Error::Decode { .. }), "{error}");
+        assert!(too_deep(Err::<(), _>(error)));
+        spawn_fresh(127, nest).unwrap().join().unwrap();
+        assert!(too_deep(spawn_fresh(128, nest).unwrap().join()));
+        // Beside the arguments of a fresh child lies its function, around the result of a job what kind of answer it is.
+        spawn_fresh(nest(126), drop).unwrap().join().unwrap();
+        assert!(too_deep(spawn_fresh(nest(127), drop).unwrap().join()));
+        let mut pool = Pool::new(1, nest).unwrap();
+        for (levels, (_, result)) in [126, 127].into_iter().zip(pool.map([126, 127])) {
+            assert_eq!(too_deep(result), levels == 127);
+        }
+        let mut pool = Pool::new(1, drop::<Nest>).unwrap();
+        for (levels, (_, result)) in [127, 128].into_iter().zip(pool.map([127, 128].map(nest))) {
+            assert_eq!(too_deep(result), levels == 128);
+        }
     });
 }
 

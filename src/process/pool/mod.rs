@@ -37,7 +37,8 @@ pub use outcome::{JobError, JobId};
 /// The pool has no threads: what there is to do is done while its methods are called. It is [`AsFd`], readable when
 /// [`try_recv`](Self::try_recv) has something to do, so it can be an arm of [`select!`](crate::select!).
 ///
-/// Jobs and results are messages: they may hold channel ends, descriptors and blobs. Forked workers have, other than
+/// Jobs and results are messages: they may hold channel ends, descriptors and blobs. A result nests at most 126 levels
+/// deep. Forked workers have, other than
 /// the child of a [`spawn`](crate::spawn()), no descriptor of this process but the standard streams
 /// ([`Builder::only_arguments`](crate::process::Builder::only_arguments)). In programs with threads, and where that
 /// is too close still, [`PoolOptions::fresh`] starts them as fresh copies of the program, and [`PoolOptions::command`] as
