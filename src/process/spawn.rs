@@ -32,6 +32,8 @@ use crate::sys::{registry, socket};
 /// the child, see [the module](crate::process), which also says what else a child has. `f` is a
 /// function pointer: a closure that captures nothing will do.
 ///
+/// Whatever else is open here is open there as well, with its `flock`s: see [the module](crate::process#locks-on-files).
+///
 /// Does not block. `Ok` means that the child exists; [`Child::join`] gives the result of `f`, or says how the child
 /// ended: if `f` panics, say, with which message (where panics unwind).
 ///

@@ -3,5 +3,6 @@
 mod children;
 mod commands;
 mod listeners;
+mod locks;
 mod runtime;
 mod strays;
