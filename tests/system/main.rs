@@ -4,6 +4,7 @@
 mod support;
 
 mod faults;
+mod programs;
 // Where seccompiler knows filters.
 #[cfg(any(
     target_arch = "aarch64",
