@@ -13,3 +13,5 @@ mod programs;
 ))]
 mod sandboxing;
 mod scale;
+
+wormhole::init_tests!();

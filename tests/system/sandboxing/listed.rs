@@ -16,7 +16,8 @@ use seccompiler::{
 };
 use serde::{Deserialize, Serialize};
 use wormhole::{
-    Blob, Error, Listener, Options, ReceiverSet, Sender, channel, inherit, select, spawn,
+    Blob, Error, JobError, Listener, Options, PoolOptions, ReceiverSet, Sender, channel, inherit,
+    select, spawn, spawn_fresh,
 };
 
 use crate::support::{ends_within, forked, in_own_process};
@@ -90,18 +91,38 @@ fn number(call: &str) -> Option<(i64, Option<u64>)> {
         "open" => return None,
         #[cfg(not(target_arch = "x86_64"))]
         "unlink" => libc::SYS_unlinkat,
+        #[cfg(target_arch = "x86_64")]
+        "access" => libc::SYS_access,
+        #[cfg(target_arch = "x86_64")]
+        "arch_prctl" => libc::SYS_arch_prctl,
+        #[cfg(target_arch = "x86_64")]
+        "dup2" => libc::SYS_dup2,
+        #[cfg(target_arch = "x86_64")]
+        "poll" => libc::SYS_poll,
+        #[cfg(target_arch = "x86_64")]
+        "readlink" => libc::SYS_readlink,
+        #[cfg(target_arch = "x86_64")]
+        "vfork" => libc::SYS_vfork,
+        #[cfg(not(target_arch = "x86_64"))]
+        "access" | "arch_prctl" | "dup2" | "poll" | "vfork" => return None,
+        #[cfg(not(target_arch = "x86_64"))]
+        "readlink" => libc::SYS_readlinkat,
         "accept4" => libc::SYS_accept4,
         "bind" => libc::SYS_bind,
         "brk" => libc::SYS_brk,
         "clock_gettime" => libc::SYS_clock_gettime,
         "clone" => libc::SYS_clone,
+        "clone3" => libc::SYS_clone3,
         "close" => libc::SYS_close,
         "connect" => libc::SYS_connect,
         "dup3" => libc::SYS_dup3,
         "epoll_create1" => libc::SYS_epoll_create1,
         "epoll_ctl" => libc::SYS_epoll_ctl,
         "epoll_pwait" => libc::SYS_epoll_pwait,
+        "eventfd2" => libc::SYS_eventfd2,
+        "execve" => libc::SYS_execve,
         "exit_group" => libc::SYS_exit_group,
+        "faccessat" => libc::SYS_faccessat,
         "fallocate" => libc::SYS_fallocate,
         "fchmod" => libc::SYS_fchmod,
         "fcntl" => libc::SYS_fcntl,
@@ -109,17 +130,23 @@ fn number(call: &str) -> Option<(i64, Option<u64>)> {
         "fstat" => libc::SYS_fstat,
         "fstatfs" => libc::SYS_fstatfs,
         "futex" => libc::SYS_futex,
+        "getcwd" => libc::SYS_getcwd,
+        "getdents64" => libc::SYS_getdents64,
         "getpeername" => libc::SYS_getpeername,
         "getpid" => libc::SYS_getpid,
+        "getrandom" => libc::SYS_getrandom,
         "getsockopt" => libc::SYS_getsockopt,
+        "gettid" => libc::SYS_gettid,
         "ioctl" => libc::SYS_ioctl,
         "listen" => libc::SYS_listen,
+        "lseek" => libc::SYS_lseek,
         "madvise" => libc::SYS_madvise,
         "memfd_create" => libc::SYS_memfd_create,
         "mprotect" => libc::SYS_mprotect,
         "mmap" => libc::SYS_mmap,
         "mremap" => libc::SYS_mremap,
         "munmap" => libc::SYS_munmap,
+        "newfstatat" => libc::SYS_newfstatat,
         "openat" => libc::SYS_openat,
         "pidfd_open" => libc::SYS_pidfd_open,
         "pidfd_send_signal" => libc::SYS_pidfd_send_signal,
@@ -127,18 +154,25 @@ fn number(call: &str) -> Option<(i64, Option<u64>)> {
         "pread64" => libc::SYS_pread64,
         "prlimit64" => libc::SYS_prlimit64,
         "pwrite64" => libc::SYS_pwrite64,
+        "read" => libc::SYS_read,
         "recvmsg" => libc::SYS_recvmsg,
+        "rseq" => libc::SYS_rseq,
+        "rt_sigaction" => libc::SYS_rt_sigaction,
         "rt_sigprocmask" => libc::SYS_rt_sigprocmask,
+        "sched_getaffinity" => libc::SYS_sched_getaffinity,
         "sched_yield" => libc::SYS_sched_yield,
         "sendto" => libc::SYS_sendto,
         "sendmsg" => libc::SYS_sendmsg,
         "set_robust_list" => libc::SYS_set_robust_list,
+        "set_tid_address" => libc::SYS_set_tid_address,
         "setsockopt" => libc::SYS_setsockopt,
         "shutdown" => libc::SYS_shutdown,
         "sigaltstack" => libc::SYS_sigaltstack,
         "socket" => libc::SYS_socket,
         "socketpair" => libc::SYS_socketpair,
         "statx" => libc::SYS_statx,
+        "timerfd_create" => libc::SYS_timerfd_create,
+        "timerfd_settime" => libc::SYS_timerfd_settime,
         "unshare" => libc::SYS_unshare,
         "waitid" => libc::SYS_waitid,
         "write" => libc::SYS_write,
@@ -530,6 +564,93 @@ fn spawn_needs_the_calls_that_are_listed_and_no_other() {
                 joined.unwrap_err();
             })
         });
+    });
+}
+
+#[test]
+fn spawn_fresh_needs_the_calls_that_are_listed_and_no_other() {
+    in_own_process(|| {
+        let Document {
+            channels, parts, ..
+        } = document();
+        // What is in there as well cannot be seen to be needed.
+        let beside = [&channels[..], &parts["The start of a program"]].concat();
+        is_exactly(&parts["spawn_fresh"], &beside, &|| {
+            Box::new(|| {
+                let (tx, rx) = channel().unwrap();
+                let clone = tx.clone();
+                let child = spawn_fresh(tx, |tx: Sender<u8>| tx.send(5).unwrap()).unwrap();
+                drop(clone);
+                assert_eq!(rx.recv().unwrap(), 5);
+                child.join().unwrap();
+                let child = spawn_fresh((), |()| -> () {
+                    loop {
+                        std::hint::spin_loop();
+                    }
+                });
+                let child = child.unwrap();
+                child.kill().unwrap();
+                child.join().unwrap_err();
+            })
+        });
+    });
+}
+
+/// Everything that a pool does: jobs that are sent ahead, kept, cancelled, too slow, and what workers die of.
+fn work_of_a_pool(options: PoolOptions) {
+    fn work(number: u64) -> u64 {
+        match number {
+            7 => std::process::exit(1),
+            8 => loop {
+                std::hint::spin_loop();
+            },
+            number => number + 1,
+        }
+    }
+    let options = options.ahead(1).deadline(LONG);
+    let mut pool = options.clone().run(work).unwrap();
+    for number in 0..8 {
+        pool.submit(number).unwrap();
+    }
+    let hangs = pool.submit(8).unwrap();
+    for _ in 0..6 {
+        let _ = pool.recv().unwrap();
+    }
+    pool.cancel(hangs).unwrap();
+    assert_eq!(pool.finish().unwrap().len(), 3);
+    let mut pool = options.deadline(SHORT).run(work).unwrap();
+    pool.submit(8).unwrap();
+    assert_eq!(pool.recv().unwrap().1, Err(JobError::TimedOut));
+    pool.submit(8).unwrap(); // one that it drops with the worker
+}
+
+#[test]
+fn a_pool_needs_the_calls_that_are_listed_and_no_other() {
+    in_own_process(|| {
+        std::hint::black_box(std::collections::HashMap::<u8, u8>::new());
+        part_is_exact("Pool", &|| {
+            let _ = std::io::Write::flush(&mut std::io::stdout());
+            Box::new(|| work_of_a_pool(PoolOptions::new(2)))
+        });
+    });
+}
+
+#[test]
+fn a_pool_of_fresh_workers_needs_what_both_need() {
+    in_own_process(|| {
+        let Document {
+            channels,
+            others,
+            mut parts,
+        } = document();
+        let forks = ["unshare", "clone", "set_robust_list", "dup3"];
+        let pool = parts.get_mut("Pool").unwrap();
+        pool.retain(|row| !forks.contains(&row[0].as_str()));
+        let all = ["Pool", "spawn_fresh", "The start of a program"];
+        let all = all.iter().flat_map(|part| &parts[*part]);
+        let all = all.chain(&channels).chain(&others);
+        let prepare = || -> Work { Box::new(|| work_of_a_pool(PoolOptions::new(2).fresh())) };
+        assert!(survives(all, &prepare));
     });
 }
 
