@@ -38,14 +38,22 @@ faults! {
     send
     send_without_waiting
     send_a_field
+    send_beside
+    send_undecoded
+    send_a_listener
     send_long
     send_longer_than_the_buffer
     send_to_a_full_channel
+    send_beside_to_a_full_channel
     send_and_wait
     receive
     iterate
     receive_descriptors
+    receive_descriptors_in_time
+    receive_no_descriptors
     receive_fields
+    receive_undecoded
+    receive_a_listener
     receive_long
     receive_garbage
     receive_nothing
@@ -53,18 +61,32 @@ faults! {
     select_a_receive
     select_a_send
     select_nothing
+    select_in_the_program_text
+    select_a_closed_channel
+    select_a_writable_descriptor
     receive_from_a_set
+    receive_descriptors_from_a_set
+    receive_nothing_from_a_set
     adopt_a_descriptor
+    adopt_a_listener
     give_up_a_descriptor
+    compare_two_ends
+    ask_for_the_other_side
+    encode_without_a_channel
+    decode_without_a_channel
     bind
     bind_over_a_stale_file
     close_a_listener
     connect
     connect_within_a_time
+    connect_with_a_buffer
     accept
     accept_nobody
+    look_for_a_client
     make_a_blob
     build_a_blob
+    read_a_blob
+    seal_a_blob
     receive_a_blob
     spawn_a_child
     child_of_a_spawn

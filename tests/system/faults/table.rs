@@ -175,6 +175,29 @@ const RECEIVE: &[Rule] = &[
     ("recvmsg", "*", Fails("receive a message")),
 ];
 
+/// Of a call with a deadline that waits in vain.
+const RECEIVE_IN_VAIN: &[Rule] = &[
+    ("ppoll", "EINTR", As),
+    ("ppoll", "*", Fails("receive a message")),
+];
+
+const SEND_IN_VAIN: &[Rule] = &[
+    ("ppoll", "EINTR", As),
+    ("ppoll", "*", Fails("send a message")),
+];
+
+const SELECT: &[Rule] = &[
+    ("ppoll", "EINTR", As),
+    ("ppoll", "*", Fails("wait for one of several cases")),
+];
+
+const SET: &[Rule] = &[
+    ("epoll_create1", "*", Fails("create a set of receivers")),
+    ("epoll_ctl#1", "*", Fails("add a receiver to a set")),
+    ("epoll_pwait", "EINTR", As),
+    ("epoll_pwait", "*", Fails("wait for a set of receivers")),
+];
+
 const CREATE: &[Rule] = &[
     ("socketpair#1", "*", Fails("create a socket pair")),
     ("shutdown", "*", Fails("make a socket pair one-way")),
@@ -249,24 +272,27 @@ const TABLE: &[(&str, &[&[Rule]])] = &[
             SEND,
         ],
     ),
+    ("send_beside", &[SEND]),
+    ("send_undecoded", &[SEND]),
+    ("send_a_listener", &[SEND]),
     ("send_long", &[SEND, SPILL]),
     ("send_longer_than_the_buffer", &[SEND_PLAIN, SEND, SPILL]),
-    (
-        "send_to_a_full_channel",
-        &[
-            &[
-                ("ppoll", "EINTR", As),
-                ("ppoll", "*", Fails("send a message")),
-            ],
-            SEND_PLAIN,
-            SEND,
-        ],
-    ),
+    ("send_to_a_full_channel", &[SEND_IN_VAIN, SEND_PLAIN, SEND]),
+    ("send_beside_to_a_full_channel", &[SEND_IN_VAIN, SEND]),
     // Without poll it waits in sendmsg.
     ("send_and_wait", &[&[("ppoll", "*", As)], SEND_PLAIN, SEND]),
     ("receive", &[RECEIVE]),
     ("iterate", &[RECEIVE]),
     ("receive_descriptors", &[RECEIVE]),
+    ("receive_descriptors_in_time", &[RECEIVE]),
+    ("receive_undecoded", &[RECEIVE]),
+    (
+        "receive_a_listener",
+        &[
+            &[("getsockopt", "*", Says("cannot decode a message as"))],
+            RECEIVE,
+        ],
+    ),
     (
         "receive_fields",
         &[
@@ -305,63 +331,86 @@ const TABLE: &[(&str, &[&[Rule]])] = &[
         ],
     ),
     ("receive_garbage", &[RECEIVE]),
-    (
-        "receive_nothing",
-        &[
-            &[
-                ("ppoll", "EINTR", As),
-                ("ppoll", "*", Fails("receive a message")),
-            ],
-            RECEIVE,
-        ],
-    ),
+    ("receive_nothing", &[RECEIVE_IN_VAIN, RECEIVE]),
+    ("receive_no_descriptors", &[RECEIVE_IN_VAIN, RECEIVE]),
     // Where these are denied it is taken for the end.
     (
         "receive_the_end",
         &[&[("ppoll", "*", As), ("ioctl", "*", As)], RECEIVE],
     ),
-    (
-        "select_a_receive",
-        &[
-            &[
-                ("ppoll", "EINTR", As),
-                ("ppoll", "*", Fails("wait for one of several cases")),
-            ],
-            RECEIVE,
-        ],
-    ),
-    (
-        "select_a_send",
-        &[
-            &[
-                ("ppoll", "EINTR", As),
-                ("ppoll", "*", Fails("wait for one of several cases")),
-            ],
-            SEND_PLAIN,
-            SEND,
-        ],
-    ),
-    (
-        "select_nothing",
-        &[&[
-            ("ppoll", "EINTR", As),
-            ("ppoll", "*", Fails("wait for one of several cases")),
-        ]],
-    ),
+    ("select_a_receive", &[SELECT, RECEIVE]),
+    ("select_a_send", &[SELECT, SEND_PLAIN, SEND]),
+    ("select_nothing", &[SELECT]),
+    ("select_in_the_program_text", &[SELECT, RECEIVE]),
+    ("select_a_closed_channel", &[SELECT]),
+    ("select_a_writable_descriptor", &[SELECT]),
     (
         "receive_from_a_set",
+        &[&[("epoll_ctl#2", "*", As)], SET, RECEIVE],
+    ),
+    ("receive_descriptors_from_a_set", &[SET, RECEIVE]),
+    (
+        "receive_nothing_from_a_set",
         &[
+            SET,
             &[
-                ("epoll_create1", "*", Fails("create a set of receivers")),
-                ("epoll_ctl#1", "*", Fails("add a receiver to a set")),
-                ("epoll_ctl#2", "*", As),
-                ("epoll_pwait", "EINTR", As),
-                ("epoll_pwait", "*", Fails("wait for a set of receivers")),
+                ("ppoll", "EINTR", As),
+                ("ppoll", "*", Fails("wait for a set of receivers")),
             ],
-            RECEIVE,
         ],
     ),
     ("adopt_a_descriptor", &[ADOPT]),
+    (
+        "adopt_a_listener",
+        &[&[
+            (
+                "getsockopt#1",
+                "ENOTSOCK",
+                Says("descriptor is not an end of a channel"),
+            ),
+            ("getsockopt#3", "*", Fails("look up the state of a socket")),
+            ("getsockopt", "*", Fails("look up the type of a socket")),
+        ]],
+    ),
+    (
+        "compare_two_ends",
+        &[&[("fstat", "*", Fails("look up the identity of a socket"))]],
+    ),
+    (
+        "ask_for_the_other_side",
+        &[&[
+            ("ppoll", "EINTR", As),
+            ("ppoll", "*", Says("perhaps there")),
+        ]],
+    ),
+    (
+        "encode_without_a_channel",
+        &[&[
+            (
+                "F_DUPFD_CLOEXEC#1",
+                "*",
+                Fails("duplicate a descriptor of the message"),
+            ),
+            (
+                "F_DUPFD_CLOEXEC",
+                "*",
+                Fails("duplicate the descriptor of a channel end"),
+            ),
+        ]],
+    ),
+    (
+        "decode_without_a_channel",
+        &[&[
+            (
+                "F_DUPFD_CLOEXEC",
+                "*",
+                Fails("duplicate a descriptor of a message"),
+            ),
+            ("getsockopt", "*", Says("cannot decode a message as")),
+            ("getpeername", "*", Says("cannot decode a message as")),
+            ("ppoll", "*", As), // its direction is taken on trust
+        ]],
+    ),
     (
         "give_up_a_descriptor",
         &[&[(
@@ -445,6 +494,24 @@ const TABLE: &[(&str, &[&[Rule]])] = &[
         ]],
     ),
     (
+        "connect_with_a_buffer",
+        &[&[
+            ("socket", "*", Fails("connect to ADDRESS")),
+            (
+                "setsockopt",
+                "*",
+                Fails("set the size of the channel's buffer"),
+            ),
+            (
+                "getsockopt",
+                "*",
+                Fails("set the size of the channel's buffer"),
+            ),
+            ("connect", "EAGAIN EINTR", As),
+            ("connect", "*", Fails("connect to ADDRESS")),
+        ]],
+    ),
+    (
         "accept",
         &[&[
             ("ppoll", "*", As), // then accept4 tells whether a client is waiting
@@ -461,6 +528,10 @@ const TABLE: &[(&str, &[&[Rule]])] = &[
             ("ppoll#2", "*", Fails("accept a client")),
             ("ppoll", "*", As), // a look at whether a client is waiting
         ]],
+    ),
+    (
+        "look_for_a_client",
+        &[&[("ppoll", "*", As)]], // then accept4 tells, which does not block either
     ),
     (
         "make_a_blob",
@@ -486,6 +557,40 @@ const TABLE: &[(&str, &[&[Rule]])] = &[
                 ("F_ADD_SEALS", "*", Fails("fill a blob")),
                 ("mmap#1", "*", Fails("fill a blob")),
                 ("mmap#2", "*", Fails("map a blob")),
+            ],
+            TAKE_A_BLOB,
+        ],
+    ),
+    (
+        "read_a_blob",
+        &[
+            &[
+                (
+                    "memfd_create",
+                    "*",
+                    Fails("create the memfd (memfd_create) of a blob"),
+                ),
+                ("prlimit64", "*", Fails("read what a blob is to hold")),
+                ("pwrite64", "EINTR", As),
+                ("pwrite64", "*", Fails("read what a blob is to hold")),
+                ("F_ADD_SEALS", "EBUSY", As), // a copy is made
+                ("F_ADD_SEALS", "*", Fails("fill a blob")),
+                ("mmap", "*", Fails("map a blob")),
+            ],
+            TAKE_A_BLOB,
+        ],
+    ),
+    (
+        "seal_a_blob",
+        &[
+            &[
+                (
+                    "F_ADD_SEALS",
+                    "EINVAL EPERM",
+                    Says("descriptor is not a blob: it is not sealed against writing"),
+                ),
+                ("F_ADD_SEALS", "*", Fails("seal a blob")),
+                ("mmap", "*", Fails("map a blob")),
             ],
             TAKE_A_BLOB,
         ],
@@ -670,11 +775,14 @@ const TABLE: &[(&str, &[&[Rule]])] = &[
 ];
 
 /// Where two processes or a clock are at it, so that only the first call of each name is sure to come.
-const TIMED: [&str; 5] = [
+const TIMED: [&str; 8] = [
     "select_nothing",
     "send_to_a_full_channel",
+    "send_beside_to_a_full_channel",
     "send_and_wait",
     "receive_nothing",
+    "receive_no_descriptors",
+    "receive_nothing_from_a_set",
     "accept_nobody",
 ];
 

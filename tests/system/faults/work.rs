@@ -5,24 +5,25 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::poll::PollFlags;
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, getpid};
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 use wormhole::{
-    Blob, Error, Listener, Options, Receiver, ReceiverSet, Select, Sender, channel, inherit, spawn,
-    spawn_command, spawn_fresh,
+    Blob, Error, Listener, Options, Peer, Raw, Receiver, ReceiverSet, Select, Sender, channel,
+    inherit, select, spawn, spawn_command, spawn_fresh,
 };
 
 use super::strace::{FAULT, marked};
-use crate::support::{becomes_ready, forked, open_fds, packet, raw_send, until_asleep};
+use crate::support::{becomes_ready, forked, open_fds, packet, pipe, raw_send, until_asleep};
 
 const SHORT: Duration = Duration::from_millis(10);
 const LONG: Duration = Duration::from_secs(30);
@@ -36,6 +37,7 @@ struct Message {
     file: Option<Field>,
     reply: Option<Sender<u8>>,
     blob: Option<Blob>,
+    clients: Option<Listener<u8>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -47,6 +49,7 @@ fn message(text: impl Into<String>) -> Message {
         file: None,
         reply: None,
         blob: None,
+        clients: None,
     }
 }
 
@@ -65,14 +68,22 @@ pub(crate) fn run(name: &str) -> String {
         "drop_a_channel" => drop_a_channel,
         "send" => send,
         "send_a_field" => send_a_field,
+        "send_beside" => send_beside,
+        "send_undecoded" => send_undecoded,
+        "send_a_listener" => send_a_listener,
         "send_long" => send_long,
         "send_longer_than_the_buffer" => send_longer_than_the_buffer,
         "send_without_waiting" => send_without_waiting,
         "send_to_a_full_channel" => send_to_a_full_channel,
+        "send_beside_to_a_full_channel" => send_beside_to_a_full_channel,
         "send_and_wait" => send_and_wait,
         "receive" => receive,
         "receive_descriptors" => receive_descriptors,
+        "receive_descriptors_in_time" => receive_descriptors_in_time,
+        "receive_no_descriptors" => receive_no_descriptors,
         "receive_fields" => receive_fields,
+        "receive_undecoded" => receive_undecoded,
+        "receive_a_listener" => receive_a_listener,
         "receive_long" => receive_long,
         "receive_garbage" => receive_garbage,
         "receive_nothing" => receive_nothing,
@@ -81,18 +92,32 @@ pub(crate) fn run(name: &str) -> String {
         "select_a_receive" => select_a_receive,
         "select_a_send" => select_a_send,
         "select_nothing" => select_nothing,
+        "select_in_the_program_text" => select_in_the_program_text,
+        "select_a_closed_channel" => select_a_closed_channel,
+        "select_a_writable_descriptor" => select_a_writable_descriptor,
         "receive_from_a_set" => receive_from_a_set,
+        "receive_descriptors_from_a_set" => receive_descriptors_from_a_set,
+        "receive_nothing_from_a_set" => receive_nothing_from_a_set,
         "adopt_a_descriptor" => adopt_a_descriptor,
+        "adopt_a_listener" => adopt_a_listener,
         "give_up_a_descriptor" => give_up_a_descriptor,
+        "compare_two_ends" => compare_two_ends,
+        "ask_for_the_other_side" => ask_for_the_other_side,
+        "encode_without_a_channel" => encode_without_a_channel,
+        "decode_without_a_channel" => decode_without_a_channel,
         "bind" => bind,
         "bind_over_a_stale_file" => bind_over_a_stale_file,
         "connect" => connect,
         "connect_within_a_time" => connect_within_a_time,
+        "connect_with_a_buffer" => connect_with_a_buffer,
         "accept" => accept,
         "accept_nobody" => accept_nobody,
+        "look_for_a_client" => look_for_a_client,
         "close_a_listener" => close_a_listener,
         "make_a_blob" => make_a_blob,
         "build_a_blob" => build_a_blob,
+        "read_a_blob" => read_a_blob,
+        "seal_a_blob" => seal_a_blob,
         "receive_a_blob" => receive_a_blob,
         "spawn_a_child" => spawn_a_child,
         "child_of_a_spawn" => child_of_a_spawn,
@@ -123,6 +148,7 @@ fn told<T>(result: &Result<T, Error>) -> String {
         Err(Error::Address {
             operation, source, ..
         }) => format!("cannot {operation} ADDRESS: {}", why(source)),
+        Err(Error::TimedOut { operation, .. }) => format!("cannot {operation}: timed out"),
         Err(Error::Child { end, .. }) => end.to_string(),
         Err(error) => match format!("{error:?}") {
             name if name.chars().all(char::is_alphabetic) => name,
@@ -198,13 +224,23 @@ fn sends(
     sent: Message,
     send: impl FnOnce(&Sender<Message>, &Message) -> Result<(), Error>,
 ) -> String {
+    sends_beside(sent, 0, send)
+}
+
+/// Sends with so many descriptors beside the message.
+fn sends_beside(
+    sent: Message,
+    count: usize,
+    send: impl FnOnce(&Sender<Message>, &Message) -> Result<(), Error>,
+) -> String {
     let (tx, rx) = used();
     let before = open_fds();
     let result = marked(|| send(&tx, &sent));
-    match (&result, rx.try_recv()) {
-        (Ok(()), Ok(received)) => {
+    match (&result, rx.try_recv_with_fds()) {
+        (Ok(()), Ok((received, fds))) => {
             assert!(received.text == sent.text);
             assert_eq!(received.file.is_some(), sent.file.is_some());
+            assert_eq!(fds.len(), count);
         }
         (Err(_), Err(Error::Empty)) => {}
         (_, received) => panic!("{result:?}, {:?}", received.err()),
@@ -228,6 +264,37 @@ fn send_a_field() -> String {
     sends(sent, |tx, sent| tx.by_ref().send(sent))
 }
 
+fn send_beside() -> String {
+    let null = null();
+    let fds = [null.as_fd(), null.as_fd()];
+    sends_beside(message("hello"), fds.len(), |tx, sent| {
+        tx.by_ref().send_with_fds(sent, &fds)
+    })
+}
+
+fn send_undecoded() -> String {
+    let mut sent = message("hello");
+    sent.file = Some(Field(null()));
+    let raw = Raw::encode(&sent).unwrap();
+    sends(sent, |tx, _| tx.clone().cast::<Raw>().by_ref().send(&raw))
+}
+
+/// Its file is removed by the process that has it, which is the one that has not given it away.
+fn send_a_listener() -> String {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("socket");
+    let (tx, rx) = used();
+    let before = open_fds();
+    let mut sent = message("hello");
+    sent.clients = Some(Listener::bind(&path).unwrap());
+    let result = marked(|| tx.send(sent));
+    assert_eq!(path.exists(), result.is_ok());
+    assert_eq!(rx.try_recv().is_ok(), result.is_ok());
+    works(&tx, &rx);
+    nothing_leaks(&before);
+    told(&result)
+}
+
 fn send_long() -> String {
     sends(long(), |tx, sent| tx.by_ref().send(sent))
 }
@@ -244,10 +311,22 @@ fn fill(tx: &Sender<Message>) -> usize {
 }
 
 fn send_to_a_full_channel() -> String {
+    sends_in_vain(|tx| tx.send_timeout(message("late"), SHORT))
+}
+
+fn send_beside_to_a_full_channel() -> String {
+    let null = null();
+    sends_in_vain(|tx| {
+        let deadline = Instant::now() + SHORT;
+        tx.send_with_fds_deadline(message("late"), &[null.as_fd()], deadline)
+    })
+}
+
+fn sends_in_vain(send: impl FnOnce(&Sender<Message>) -> Result<(), Error>) -> String {
     let (tx, rx) = used();
     let before = open_fds();
     let fillers = fill(&tx);
-    let result = marked(|| tx.send_timeout(message("late"), SHORT));
+    let result = marked(|| send(&tx));
     assert!(result.is_err());
     let received = rx.try_iter().map(|message| message.unwrap().text);
     assert_eq!(received.filter(|text| text == "filler").count(), fillers);
@@ -342,6 +421,56 @@ fn receive_descriptors() -> String {
     )
 }
 
+fn receive_descriptors_in_time() -> String {
+    receives(
+        |tx| {
+            let null = null();
+            tx.send_with_fds(message("hello"), &[null.as_fd()]).unwrap();
+        },
+        |rx| rx.recv_with_fds_timeout(LONG),
+        |(received, fds)| assert_eq!((received.text.as_str(), fds.len()), ("hello", 1)),
+    )
+}
+
+fn receive_no_descriptors() -> String {
+    receives(
+        |_| {},
+        |rx| rx.recv_with_fds_deadline(Instant::now() + SHORT),
+        |_| panic!("nothing was sent"),
+    )
+}
+
+fn receive_undecoded() -> String {
+    receives(
+        |tx| {
+            let mut sent = message("hello");
+            sent.file = Some(Field(null()));
+            tx.send(sent).unwrap();
+        },
+        |rx| rx.clone().cast::<Raw>().recv(),
+        |received| assert_eq!(received.fds().len(), 1),
+    )
+}
+
+fn receive_a_listener() -> String {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("socket");
+    receives(
+        |tx| {
+            let mut sent = message("hello");
+            sent.clients = Some(Listener::bind(&path).unwrap());
+            tx.send(sent).unwrap();
+        },
+        Receiver::recv,
+        |received| {
+            let tx = Sender::connect(&path).unwrap();
+            tx.send(1).unwrap();
+            let clients = received.clients.as_ref().unwrap();
+            assert_eq!(clients.accept().unwrap().0.recv().unwrap(), 1);
+        },
+    )
+}
+
 fn receive_fields() -> String {
     receives(
         |tx| {
@@ -430,6 +559,52 @@ fn select_nothing() -> String {
     )
 }
 
+/// What goes wrong while it waits goes to an arm.
+fn select_in_the_program_text() -> String {
+    let (_tx, other) = channel::<u8>().unwrap();
+    let receive = |rx: &Receiver<Message>| {
+        select! {
+            recv(rx) -> received => received,
+            recv(other) -> nothing => nothing.map(|_| message("")),
+            default(LONG) => Err(Error::Empty),
+        }
+    };
+    receives(
+        |tx| tx.send(message("hello")).unwrap(),
+        receive,
+        |received| assert_eq!(received.text, "hello"),
+    )
+}
+
+fn select_a_closed_channel() -> String {
+    let before = open_fds();
+    let (tx, rx) = used();
+    drop(rx);
+    let mut select = Select::new();
+    select.closed(&tx);
+    let selected = marked(|| select.select());
+    drop(select);
+    assert!(matches!(tx.send(message("late")), Err(Error::Disconnected)));
+    drop(tx);
+    nothing_leaks(&before);
+    told(&selected)
+}
+
+fn select_a_writable_descriptor() -> String {
+    let (reader, writer) = pipe();
+    let before = open_fds();
+    let mut select = Select::new();
+    select.ready(&reader);
+    select.writable(&writer);
+    let selected = marked(|| select.select());
+    if let Ok(selected) = &selected {
+        assert_eq!(selected.index(), 1);
+    }
+    drop(select);
+    nothing_leaks(&before);
+    told(&selected)
+}
+
 fn receive_from_a_set() -> String {
     receives(
         |tx| tx.send(message("hello")).unwrap(),
@@ -442,6 +617,33 @@ fn receive_from_a_set() -> String {
             received
         },
         |received| assert_eq!(received.text, "hello"),
+    )
+}
+
+fn receive_descriptors_from_a_set() -> String {
+    receives(
+        |tx| {
+            let null = null();
+            tx.send_with_fds(message("hello"), &[null.as_fd()]).unwrap();
+        },
+        |rx| {
+            let mut set = ReceiverSet::new()?;
+            set.add(rx.clone())?;
+            set.recv_with_fds()?.1
+        },
+        |(received, fds)| assert_eq!((received.text.as_str(), fds.len()), ("hello", 1)),
+    )
+}
+
+fn receive_nothing_from_a_set() -> String {
+    receives(
+        |_| {},
+        |rx| {
+            let mut set = ReceiverSet::new()?;
+            set.add(rx.clone())?;
+            set.recv_timeout(SHORT)?.1
+        },
+        |_| panic!("nothing was sent"),
     )
 }
 
@@ -470,6 +672,86 @@ fn give_up_a_descriptor() -> String {
     drop(fd);
     works(&tx, &rx);
     drop((tx, rx));
+    nothing_leaks(&before);
+    told
+}
+
+fn compare_two_ends() -> String {
+    let (tx, rx) = used();
+    let (other, _others) = channel().unwrap();
+    let before = open_fds();
+    let same = marked(|| tx.same_channel(&other));
+    assert!(!same.as_ref().is_ok_and(|&same| same));
+    works(&tx, &rx);
+    nothing_leaks(&before);
+    told(&same)
+}
+
+fn ask_for_the_other_side() -> String {
+    let before = open_fds();
+    let (tx, rx) = used();
+    drop(rx);
+    let is_gone = marked(|| tx.is_disconnected());
+    drop(tx);
+    nothing_leaks(&before);
+    match is_gone {
+        true => "gone".to_owned(),
+        false => "perhaps there".to_owned(),
+    }
+}
+
+/// A message with a descriptor and an end.
+fn loaded() -> Message {
+    let mut message = message("hello");
+    message.file = Some(Field(null()));
+    message.reply = Some(channel().unwrap().0);
+    message
+}
+
+fn encode_without_a_channel() -> String {
+    let (tx, rx) = used();
+    let before = open_fds();
+    let loaded = loaded();
+    let encoded = marked(|| Raw::encode(&loaded));
+    drop(loaded);
+    let told = told(&encoded);
+    if let Ok(raw) = encoded {
+        assert_eq!(raw.fds().len(), 2);
+        tx.clone().cast().send(raw).unwrap();
+        assert!(rx.recv().unwrap().reply.is_some());
+    }
+    works(&tx, &rx);
+    nothing_leaks(&before);
+    told
+}
+
+fn decode_without_a_channel() -> String {
+    let before = open_fds();
+    let raw = Raw::encode(&loaded()).unwrap();
+    let clone = raw.clone();
+    let decoded = marked(|| clone.decode::<Message>());
+    if let Ok(decoded) = &decoded {
+        assert!(decoded.file.is_some() && decoded.reply.is_some());
+    }
+    let told = told(&decoded);
+    drop(decoded);
+    // The other one is as it was.
+    assert_eq!(raw.decode::<Message>().unwrap().text, "hello");
+    nothing_leaks(&before);
+    told
+}
+
+fn adopt_a_listener() -> String {
+    let (_directory, path, listener) = listener();
+    let before = open_fds();
+    let fd = listener.as_fd().try_clone_to_owned().unwrap();
+    let made = marked(|| Listener::<Message>::try_from(fd));
+    if let Ok(made) = &made {
+        can_be_reached(made, &path);
+    }
+    let told = told(&made);
+    drop(made);
+    can_be_reached(&listener, &path);
     nothing_leaks(&before);
     told
 }
@@ -565,6 +847,10 @@ fn connect_within_a_time() -> String {
     connects(|path| Sender::connect_timeout(path, LONG))
 }
 
+fn connect_with_a_buffer() -> String {
+    connects(|path| Options::new().buffer(10_000).connect(path))
+}
+
 fn accept() -> String {
     let (_directory, path, listener) = listener();
     let before = open_fds();
@@ -581,9 +867,19 @@ fn accept() -> String {
 }
 
 fn accept_nobody() -> String {
+    accepts_nobody(|listener| listener.accept_timeout(SHORT))
+}
+
+fn look_for_a_client() -> String {
+    accepts_nobody(Listener::try_accept)
+}
+
+fn accepts_nobody(
+    accept: impl FnOnce(&Listener<Message>) -> Result<(Receiver<Message>, Peer), Error>,
+) -> String {
     let (_directory, path, listener) = listener();
     let before = open_fds();
-    let accepted = marked(|| listener.accept_timeout(SHORT));
+    let accepted = marked(|| accept(&listener));
     assert!(accepted.is_err());
     can_be_reached(&listener, &path);
     nothing_leaks(&before);
@@ -607,9 +903,15 @@ fn close_a_listener() -> String {
 }
 
 fn blobs(make: impl FnOnce() -> Result<Blob, Error>) -> String {
+    blobs_of(|| (), |()| make())
+}
+
+/// Makes a blob of what was got ready for it.
+fn blobs_of<P>(prepare: impl FnOnce() -> P, make: impl FnOnce(P) -> Result<Blob, Error>) -> String {
     let (tx, rx) = used();
     let before = open_fds();
-    let made = marked(make);
+    let prepared = prepare();
+    let made = marked(|| make(prepared));
     let told = told(&made);
     if let Ok(blob) = made {
         assert!(blob.len() == LONG_TEXT && blob.iter().all(|&byte| byte == 7));
@@ -630,6 +932,21 @@ fn make_a_blob() -> String {
 
 fn build_a_blob() -> String {
     blobs(|| Blob::build(LONG_TEXT, |bytes| bytes.fill(7)))
+}
+
+fn read_a_blob() -> String {
+    let bytes = vec![7; LONG_TEXT];
+    blobs(|| Blob::from_reader(&*bytes))
+}
+
+fn seal_a_blob() -> String {
+    let filled = || {
+        let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+        let mut file = File::from(memfd_create(c"blob", flags).unwrap());
+        file.write_all(&vec![7; LONG_TEXT]).unwrap();
+        file.into()
+    };
+    blobs_of(filled, Blob::seal)
 }
 
 fn receive_a_blob() -> String {
