@@ -3,14 +3,16 @@
 
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::process::{Command, Stdio, exit};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
-use wormhole::{Child, Error, Receiver, ReceiverSet, Sender, channel, spawn, spawn_command};
+use wormhole::{
+    Child, Error, Receiver, ReceiverSet, Sender, channel, spawn, spawn_command, spawn_unchecked,
+};
 
 use crate::support::{forked, in_own_process, open_fds};
 
@@ -226,6 +228,83 @@ fn ends_beyond_a_limit_that_was_lowered_are_closed() {
         assert!(matches!(rx.recv(), Err(Error::Disconnected)));
         drop(leave);
         child.join().unwrap();
+    });
+}
+
+/// Raises the limit of descriptors so far that there can be one of that number, where the machine allows it.
+fn make_room_for(number: RawFd) -> bool {
+    let needed = u64::try_from(number).unwrap() + 1;
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    let limit = hard.max(needed);
+    let is_raised = setrlimit(Resource::RLIMIT_NOFILE, limit, limit).is_ok();
+    if !is_raised {
+        eprintln!("skipped: no descriptor may be numbered {number} here (sysctl fs.nr_open)");
+    }
+    is_raised
+}
+
+#[test]
+fn the_end_of_the_largest_number_that_linux_gives_out_is_a_stray_like_any_other() {
+    in_own_process(|| {
+        let number = (1 << 20) - 1;
+        if !make_room_for(number) {
+            return;
+        }
+        let (tx, rx) = channel::<u32>().unwrap();
+        let high = rustix::io::fcntl_dupfd_cloexec(&tx, number).unwrap();
+        let high: Sender<u32> = high.try_into().unwrap();
+        drop(tx);
+        let (leave, wait) = channel().unwrap();
+        let child = spawn(wait, stay).unwrap();
+        drop(high);
+        assert!(matches!(rx.recv(), Err(Error::Disconnected)));
+        drop(leave);
+        child.join().unwrap();
+    });
+}
+
+#[test]
+fn an_end_of_a_larger_number_is_no_stray_but_makes_spawn_refuse() {
+    in_own_process(|| {
+        let number = 1 << 20;
+        if !make_room_for(number) {
+            return;
+        }
+        let (tx, rx) = channel::<u32>().unwrap();
+        let high = rustix::io::fcntl_dupfd_cloexec(&tx, number).unwrap();
+        let high: Sender<u32> = high.try_into().unwrap();
+        drop(tx);
+        let before = open_fds();
+        let refused = spawn((), |()| ()).unwrap_err();
+        assert!(refused.to_string().contains("beyond 2^20"), "{refused}");
+        // SAFETY: there is one thread.
+        #[allow(unsafe_code, reason = "this is the function under test")]
+        let refused = unsafe { spawn_unchecked((), |()| ()) };
+        assert!(matches!(refused, Err(Error::Io { .. })));
+        assert_eq!(open_fds(), before);
+        high.send(1).unwrap();
+        drop(high);
+        spawn((), |()| ()).unwrap().join().unwrap();
+        assert_eq!(rx.recv().unwrap(), 1);
+        assert!(matches!(rx.recv(), Err(Error::Disconnected)));
+    });
+}
+
+/// An end that goes as any other descriptor does.
+#[derive(Serialize)]
+struct Plain(#[serde(with = "wormhole::fd")] Sender<u32>);
+
+#[test]
+fn an_end_among_the_arguments_that_goes_as_a_descriptor_stays_live() {
+    in_own_process(|| {
+        let before = open_fds();
+        let (tx, rx) = channel::<u32>().unwrap();
+        let child = spawn(Plain(tx), |Plain(tx)| tx.send(1).unwrap()).unwrap();
+        child.join().unwrap();
+        assert_eq!(rx.recv().unwrap(), 1);
+        assert!(matches!(rx.recv(), Err(Error::Disconnected)));
+        drop(rx);
+        assert_eq!(open_fds(), before);
     });
 }
 
