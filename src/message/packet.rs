@@ -1,11 +1,12 @@
 //! The wire: a packet is the length of a message's JSON text, 8 bytes little-endian, then the text, or
 //! as much of it as fits. Pure: no system calls here. PROTOCOL.md is the specification.
 
-use std::io;
+use std::io::{self, Write};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::finite::Finite;
 use crate::error::{Error, Result};
 use crate::limits::HEADER;
 
@@ -19,9 +20,8 @@ pub(crate) fn encode<T: Serialize>(message: &T, limit: usize, packet: &mut Vec<u
         limit,
         beyond: 0,
     };
-    let encoded = serde_json::to_writer(&mut text, message);
+    write(message, &mut text)?;
     let len = (text.packet.len() - HEADER) as u64 + text.beyond;
-    encoded.map_err(Error::encode::<T>)?;
     if len > limit as u64 {
         return Err(Error::TooLarge {
             size: len,
@@ -32,6 +32,12 @@ pub(crate) fn encode<T: Serialize>(message: &T, limit: usize, packet: &mut Vec<u
         *header = len.to_le_bytes();
     }
     Ok(())
+}
+
+/// Writes the text of `message`.
+#[inline]
+pub(crate) fn write<T: Serialize>(message: &T, text: impl Write) -> Result<()> {
+    serde_json::to_writer(text, &Finite(message)).map_err(Error::encode::<T>)
 }
 
 /// The text of a whole packet.

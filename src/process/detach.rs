@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::message::fields::{self, Given, Survey};
+use crate::message::packet;
 use crate::sys::registry::FdSet;
 use crate::sys::socket::Socket;
 
@@ -17,9 +18,7 @@ fn survey_of<A: Serialize>(args: &A, moves: HashMap<RawFd, Arc<Socket>>) -> Resu
         moves,
         ..Survey::default()
     };
-    fields::search(survey, || {
-        serde_json::to_writer(io::sink(), args).map_err(Error::encode::<A>)
-    })
+    fields::search(survey, || packet::write(args, io::sink()))
 }
 
 /// Makes `args` independent of everything else in this process: its ends share their sockets with no

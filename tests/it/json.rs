@@ -3,13 +3,17 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fmt::Debug;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use wormhole::{Error, channel};
+use wormhole::{Error, Raw, channel, select, spawn, spawn_command, spawn_fresh};
+
+use crate::support::{in_own_process, open_fds};
 
 /// Sends a value and receives what arrives.
 fn arrives<T: Serialize + DeserializeOwned>(value: T) -> Result<T, Error> {
@@ -63,11 +67,55 @@ enum Adjacent<T> {
 }
 
 #[test]
-fn nan_and_infinities_are_null() {
+fn nan_and_infinities_are_refused_by_the_sender() {
     for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
-        is_refused_by_its_receiver(value);
-        assert_eq!(arrives(Some(value)).unwrap(), None);
+        is_refused_by_its_sender(value);
+        is_refused_by_its_sender(Some(value));
+        is_refused_by_its_sender(vec![(1, BTreeMap::from([(2, value)]))]);
+        let part = || Inner { inner: value };
+        is_refused_by_its_sender(Flattened { part: part() });
+        is_refused_by_its_sender(Tagged::One(part()));
+        is_refused_by_its_sender(Untagged::One(part()));
+        is_refused_by_its_sender(Adjacent::One(part()));
     }
+    is_refused_by_its_sender(f32::NAN);
+    let (tx, rx) = channel::<(f64, Option<f64>)>().unwrap();
+    let error = tx.send((0.5, Some(f64::NAN))).unwrap_err().to_string();
+    assert!(error.ends_with("JSON has no number for NaN"), "{error}");
+    // The channel works as before.
+    tx.send((0.5, None)).unwrap();
+    assert_eq!(rx.recv().unwrap(), (0.5, None));
+    assert!(matches!(rx.try_recv(), Err(Error::Empty)));
+}
+
+/// Whatever a value is encoded for.
+#[test]
+fn nan_is_refused_wherever_something_is_sent() {
+    fn is_refused<R: Debug>(encoded: Result<R, Error>) {
+        assert!(matches!(encoded, Err(Error::Encode { .. })), "{encoded:?}");
+    }
+    in_own_process(|| {
+        let before = open_fds();
+        let (tx, rx) = channel::<f64>().unwrap();
+        let (long, fds) = (Duration::from_secs(9), [rx.as_fd()]);
+        is_refused(tx.try_send(f64::NAN));
+        is_refused(tx.send_timeout(f64::NAN, long));
+        is_refused(tx.send_with_fds(f64::NAN, &fds));
+        is_refused(tx.by_ref().send(&f64::NAN));
+        is_refused(select! { send(tx, f64::NAN) -> sent => sent });
+        is_refused(Raw::encode(&f64::NAN));
+        is_refused(spawn(f64::NAN, |number| number));
+        is_refused(spawn_fresh(f64::NAN, |number| number));
+        is_refused(spawn_command(Command::new("true"), f64::NAN));
+        let child = spawn((), |()| f64::NAN).unwrap();
+        let Err(Error::Child { end, .. }) = child.join() else {
+            panic!("a child has returned NaN");
+        };
+        assert!(end.to_string().contains("JSON has no number"), "{end}");
+        assert!(matches!(rx.try_recv(), Err(Error::Empty)));
+        drop((tx, rx));
+        assert_eq!(open_fds(), before);
+    });
 }
 
 #[test]
