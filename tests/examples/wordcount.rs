@@ -440,8 +440,8 @@ fn workers_that_are_killed_at_any_moment_change_nothing() {
         let mut dead = String::new();
         for kills in 1..=2 {
             // How far it has come by then is anybody's guess, and it does not matter.
-            let looks = (0..=round * kills * 20).map(|_| running.worker(|_| true));
-            if let Some(worker) = looks.last().flatten() {
+            let looks = 0..=round * kills * 20;
+            if let Some(worker) = looks.fold(None, |_, _| running.worker(|_| true)) {
                 let _ = kill(worker, Signal::SIGKILL);
                 dead += &died(worker);
             }
