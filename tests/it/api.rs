@@ -270,12 +270,8 @@ fn recv_with_fds_gives_none_when_none_came() {
 fn what_json_cannot_carry_is_as_documented() {
     in_own_process(|| {
         let (tx, rx) = channel::<f64>().unwrap();
-        tx.send(f64::NAN).unwrap();
-        assert!(matches!(rx.recv(), Err(Error::Decode { .. })));
-
-        let (tx, rx) = channel::<Option<f64>>().unwrap();
-        tx.send(Some(f64::INFINITY)).unwrap();
-        assert_eq!(rx.recv().unwrap(), None);
+        assert!(matches!(tx.send(f64::NAN), Err(Error::Encode { .. })));
+        assert!(matches!(rx.try_recv(), Err(Error::Empty)));
 
         let (tx, rx) = channel::<Option<Option<u8>>>().unwrap();
         tx.send(Some(None)).unwrap();

@@ -16,7 +16,9 @@ use serde::{Deserialize, Serialize};
 use wormhole::process::{Builder, Failure};
 use wormhole::{ChildEnd, Error, Receiver, Sender, channel, spawn_fresh};
 
-use crate::support::{DEADLINE, in_own_process, open_fds, output_within, packet, pipe, raw_send};
+use crate::support::{
+    DEADLINE, Picky, in_own_process, open_fds, output_within, packet, pipe, raw_send,
+};
 
 fn end_of<R: std::fmt::Debug>(joined: Result<R, Error>) -> ChildEnd {
     match joined {
@@ -107,7 +109,7 @@ fn a_fresh_child_ends_as_any_other() {
 
 #[test]
 fn arguments_that_cannot_be_decoded_are_an_error_that_says_so() {
-    let mut child = spawn_fresh(f64::NAN, |_: f64| ()).unwrap();
+    let mut child = spawn_fresh(Picky::undecodable(), |_: Picky| ()).unwrap();
     let ChildEnd::Undelivered { reason } = end_of(child.join_timeout(DEADLINE)) else {
         panic!()
     };

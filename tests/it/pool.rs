@@ -18,7 +18,8 @@ use wormhole::{
 };
 
 use crate::support::{
-    DEADLINE, DescriptorLimit, Random, becomes_ready, ends_within, forked, in_own_process, open_fds,
+    DEADLINE, DescriptorLimit, Picky, Random, becomes_ready, ends_within, forked, in_own_process,
+    open_fds,
 };
 
 fn square(number: u64) -> u64 {
@@ -125,24 +126,24 @@ enum Deed {
     /// Leaves behind a process that holds all that the worker has.
     Orphan,
     Long(usize),
-    Nan,
+    Undecodable,
 }
 
-fn do_it(deed: Deed) -> (f64, String) {
+fn do_it(deed: Deed) -> (u64, Picky) {
     #[allow(unconditional_recursion, reason = "this is the deed")]
     fn overflow(n: u64) -> u64 {
         std::hint::black_box(overflow(std::hint::black_box(n + 1))) + 1
     }
     setrlimit(Resource::RLIMIT_CORE, 0, 0).unwrap();
     match deed {
-        Deed::Return(n) => (n as f64, String::new()),
+        Deed::Return(n) => (n, Picky::default()),
         Deed::Panic => panic!("in the job"),
         Deed::Abort => std::process::abort(),
-        Deed::Overflow => (overflow(0) as f64, String::new()),
+        Deed::Overflow => (overflow(0), Picky::default()),
         Deed::Exit(code) => std::process::exit(code),
         Deed::Signal(signal) => {
             raise(Signal::try_from(signal).unwrap()).unwrap();
-            (0., String::new())
+            (0, Picky::default())
         }
         Deed::Hang => loop {
             nix::unistd::pause();
@@ -154,12 +155,12 @@ fn do_it(deed: Deed) -> (f64, String) {
             });
             std::process::exit(9)
         }
-        Deed::Long(len) => (0., "x".repeat(len)),
-        Deed::Nan => (f64::NAN, String::new()),
+        Deed::Long(len) => (0, Picky("x".repeat(len))),
+        Deed::Undecodable => (0, Picky::undecodable()),
     }
 }
 
-fn check(deed: &Deed, outcome: &Result<(f64, String), JobError>) {
+fn check(deed: &Deed, outcome: &Result<(u64, Picky), JobError>) {
     let end = match outcome {
         Err(JobError::Died { end, .. }) => Some(end.clone()),
         _ => None,
@@ -171,7 +172,7 @@ fn check(deed: &Deed, outcome: &Result<(f64, String), JobError>) {
         })
     };
     let is_right = match deed {
-        Deed::Return(n) => *outcome == Ok((*n as f64, String::new())),
+        Deed::Return(n) => *outcome == Ok((*n, Picky::default())),
         Deed::Panic => {
             matches!(outcome, Err(JobError::Panicked { message, place: Some(place), .. })
             if message == "in the job" && place.contains("pool.rs:"))
@@ -183,8 +184,8 @@ fn check(deed: &Deed, outcome: &Result<(f64, String), JobError>) {
         Deed::Signal(signal) => end == killed(*signal),
         Deed::Hang => *outcome == Err(JobError::TimedOut),
         Deed::Orphan => end == Some(ChildEnd::Exited { code: 9 }),
-        Deed::Long(len) => matches!(outcome, Ok((_, text)) if text.len() == *len),
-        Deed::Nan => matches!(outcome, Err(JobError::Undelivered { .. })),
+        Deed::Long(len) => matches!(outcome, Ok((_, Picky(text))) if text.len() == *len),
+        Deed::Undecodable => matches!(outcome, Err(JobError::Undelivered { .. })),
     };
     assert!(is_right, "{deed:?}: {outcome:?}");
 }
@@ -201,7 +202,7 @@ const DEEDS: [Deed; 12] = [
     Deed::Orphan,
     Deed::Long(300_000),
     Deed::Long(3_000_000),
-    Deed::Nan,
+    Deed::Undecodable,
 ];
 
 fn every_kind_of_death(options: PoolOptions) {
@@ -383,16 +384,16 @@ fn a_job_that_cannot_be_sent_has_no_outcome_and_the_pool_goes_on() {
         pool.submit(BTreeMap::new()).unwrap();
         assert_eq!(pool.recv().unwrap().1, Ok(0));
         // One that its worker cannot decode has one, and costs no worker.
-        let mut pool = Pool::new(1, |job: f64| job).unwrap();
+        let mut pool = Pool::new(1, |job: Picky| job).unwrap();
         let workers = pool.workers();
-        pool.submit(f64::NAN).unwrap();
+        pool.submit(Picky::undecodable()).unwrap();
         let outcome = pool.recv().unwrap().1;
         assert!(
             matches!(&outcome, Err(JobError::Undelivered { reason }) if reason.contains("decode")),
             "{outcome:?}"
         );
-        pool.submit(1.5).unwrap();
-        assert_eq!(pool.recv().unwrap().1, Ok(1.5));
+        pool.submit(Picky::default()).unwrap();
+        assert_eq!(pool.recv().unwrap().1, Ok(Picky::default()));
         assert_eq!(pool.workers(), workers);
     });
 }
@@ -587,7 +588,7 @@ fn without_room_for_another_worker_the_pool_says_so_and_goes_on_later() {
 }
 
 /// The outcome of the job first, whatever becomes of the replacement; then an error.
-fn says_that_no_worker_can_be_started(pool: &mut Pool<Deed, (f64, String)>, error: nix::Error) {
+fn says_that_no_worker_can_be_started(pool: &mut Pool<Deed, (u64, Picky)>, error: nix::Error) {
     pool.submit(Deed::Exit(1)).unwrap();
     let outcome = pool.recv_timeout(DEADLINE).unwrap().1;
     assert!(matches!(outcome, Err(JobError::Died { .. })), "{outcome:?}");

@@ -30,11 +30,35 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 use rustix::process::{PidfdFlags, pidfd_open};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch, apply_filter};
+use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 use wormhole::Sender;
 
 /// How long a test in a process of its own may take. Far more than it needs: only a hang gets there.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
+
+/// Text, of which one is sent as any other and cannot be decoded.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Picky(pub(crate) String);
+
+impl Picky {
+    pub(crate) fn undecodable() -> Self {
+        Picky("undecodable".to_owned())
+    }
+}
+
+impl TryFrom<String> for Picky {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, &'static str> {
+        let picky = Picky(text);
+        match picky == Self::undecodable() {
+            true => Err("the one text that cannot be decoded"),
+            false => Ok(picky),
+        }
+    }
+}
 
 const IN_OWN_PROCESS: &str = "TEST_IN_OWN_PROCESS";
 

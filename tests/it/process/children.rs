@@ -17,7 +17,9 @@ use nix::unistd::{Pid, getpid, getppid};
 use serde::{Deserialize, Serialize, Serializer};
 use wormhole::{Child, ChildEnd, Error, Receiver, Sender, channel, spawn, spawn_unchecked};
 
-use crate::support::{DEADLINE, DescriptorLimit, becomes_ready, forked, in_own_process, open_fds};
+use crate::support::{
+    DEADLINE, DescriptorLimit, Picky, becomes_ready, forked, in_own_process, open_fds,
+};
 
 fn end_of<R: std::fmt::Debug>(joined: Result<R, Error>) -> ChildEnd {
     match joined {
@@ -250,7 +252,7 @@ fn a_result_that_cannot_be_sent_is_an_error_that_says_why() {
 fn a_result_that_cannot_be_decoded_is_an_error_of_join() {
     in_own_process(|| {
         let before = open_fds();
-        let mut child = spawn((), |()| f64::NAN).unwrap();
+        let mut child = spawn((), |()| Picky::undecodable()).unwrap();
         let error = child.join_timeout(DEADLINE).unwrap_err();
         assert!(matches!(error, Error::Decode { .. }), "{error}");
         let text = error.to_string();
