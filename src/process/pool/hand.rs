@@ -52,6 +52,8 @@ pub(super) struct Hand<J, R> {
     pub(super) is_heard: bool,
     /// Whether it has closed its end of the answers, as it does when it dies.
     pub(super) has_hung_up: bool,
+    /// Whether it was to be killed and cannot be: it has become another user, or a sandbox denies the call.
+    pub(super) is_out_of_reach: bool,
 }
 
 impl<J, R> Hand<J, R> {
@@ -74,6 +76,7 @@ impl<J, R> Hand<J, R> {
             start_failure: None,
             is_heard: true,
             has_hung_up: false,
+            is_out_of_reach: false,
         }
     }
 
@@ -98,7 +101,7 @@ impl<J, R> Hand<J, R> {
 
     /// Has it killed. What it has said already still counts.
     pub(super) fn kill(&mut self, doom: Doom) {
-        let _ = self.process.kill(); // an error means that it runs as another user: then it ends by itself, or never
+        self.is_out_of_reach = self.process.kill().is_err();
         self.doom.get_or_insert(doom);
     }
 

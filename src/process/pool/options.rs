@@ -91,7 +91,8 @@ impl PoolOptions {
     /// Sets how long a job may take from when its worker has it. One that takes longer is [`JobError::TimedOut`], its
     /// worker is killed, and another one started.
     ///
-    /// The pool looks at the time whenever one of its methods is called, and while they wait.
+    /// The pool looks at the time whenever one of its methods is called, and while they wait. A worker that it may not kill,
+    /// because it has become another user, is left to itself.
     ///
     /// [`JobError::TimedOut`]: crate::JobError::TimedOut
     pub fn deadline(mut self, a_job: Duration) -> Self {

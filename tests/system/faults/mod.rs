@@ -8,6 +8,7 @@
 //!
 //! rustix makes system calls without the C library, so nothing that is preloaded would see them.
 
+mod pools;
 mod strace;
 mod table;
 mod work;
@@ -94,6 +95,12 @@ faults! {
     kill_a_child
     #[ignore = "takes a minute: `cargo test --test system -- --ignored faults`"]
     spawn_a_fresh_child
+    #[ignore = "takes a minute: `cargo test --test system -- --ignored faults`"]
+    start_a_pool
+    job_of_a_pool
+    #[ignore = "takes a minute: `cargo test --test system -- --ignored faults`"]
+    death_in_a_pool
+    cancel_in_a_pool
     start_a_program
     inherit_arguments
 }

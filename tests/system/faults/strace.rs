@@ -14,7 +14,7 @@ use super::work;
 use crate::support::output_within;
 
 /// Names the workload that this process is.
-const WORKLOAD: &str = "TEST_FAULTS_WORKLOAD";
+pub(crate) const WORKLOAD: &str = "TEST_FAULTS_WORKLOAD";
 
 /// Says which call fails.
 pub(crate) const FAULT: &str = "TEST_FAULTS_FAULT";

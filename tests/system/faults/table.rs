@@ -54,17 +54,20 @@ const ERRORS: &[(&str, &str)] = &[
     ("epoll_create1", "EMFILE ENFILE ENOMEM"),
     ("epoll_ctl", "ENOMEM ENOSPC"),
     ("epoll_pwait", "EINTR"),
+    ("eventfd2", "EMFILE ENFILE ENODEV ENOMEM"),
     ("fallocate", "EINTR EFBIG EIO ENOMEM ENOSPC EOPNOTSUPP"),
     ("fchmod", "EIO EROFS"),
     ("flock", "EAGAIN EINTR ENOLCK ENOMEM"),
     ("fstat", "EIO ENOMEM EOVERFLOW"),
     ("fstatfs", "EINTR EIO ENOMEM EOVERFLOW"),
+    ("getdents64", ""),
     ("getpeername", "ENOBUFS ENOTCONN"),
     ("getsockopt", "ENOBUFS ENOPROTOOPT ENOTSOCK EOPNOTSUPP"),
     ("ioctl", "EINTR EINVAL ENOTTY"),
     ("listen", "EADDRINUSE EOPNOTSUPP"),
     ("memfd_create", "EINVAL EMFILE ENFILE ENOMEM"),
     ("mmap", "EAGAIN ENFILE ENODEV ENOMEM"),
+    ("newfstatat", "EIO ENOMEM EOVERFLOW"),
     (
         "open",
         "EDQUOT EINTR EIO ELOOP EMFILE ENFILE ENOENT ENOMEM ENOSPC ENOTDIR EROFS",
@@ -94,6 +97,7 @@ const ERRORS: &[(&str, &str)] = &[
         "EAFNOSUPPORT EMFILE ENFILE ENOBUFS ENOMEM EOPNOTSUPP",
     ),
     ("statx", "EIO ELOOP ENOENT ENOMEM ENOTDIR"),
+    ("timerfd_create", "EMFILE ENFILE ENODEV ENOMEM"),
     ("unlink", "EBUSY EIO ENOENT ENOMEM EROFS"),
     ("unshare", "EINVAL ENOMEM"),
     ("waitid", "ECHILD EINTR"),
@@ -217,6 +221,59 @@ const ADOPT: &[Rule] = &[
         Says("descriptor is not an end of a channel: a unix socket that is not connected"),
     ),
     ("getpeername", "*", Fails("look up the peer of a socket")),
+];
+
+/// A pool waits for all of its workers.
+const POOL: &[Rule] = &[
+    ("epoll_pwait", "EINTR", As),
+    ("epoll_pwait", "*", Fails("wait for a pool")),
+];
+
+/// A worker that takes no more is replaced, and the job given to the other one.
+const SEND_TO_A_WORKER: &[Rule] = &[("sendto|sendmsg", "EPIPE ECONNRESET ECONNREFUSED", As)];
+
+/// Starting a worker in the place of another one, which is tried again.
+const REPLACE: &[Rule] = &[
+    ("unshare", "*", As),
+    ("ppoll", "*", As),
+    ("socketpair", "*", As),
+    ("shutdown", "*", As),
+    ("open", "*", As),
+    ("newfstatat", "*", As),
+    ("getdents64", "*", As),
+    ("clone", "*", As),
+    ("pidfd_open", "*", As),
+    ("epoll_ctl", "*", As),
+    ("pidfd_send_signal", "ESRCH", Untried), // it is there
+    ("pidfd_send_signal", "*", As),          // it is left to itself
+    ("recvmsg", "EAGAIN EINTR ECONNRESET", As),
+    (
+        "recvmsg",
+        "*",
+        Says("undelivered: cannot receive a message: "),
+    ),
+    LIST_DESCRIPTORS,
+];
+
+/// Seeing that a worker has ended.
+const BURY: &[Rule] = &[
+    ("ioctl", "*", As),
+    ("waitid", "ECHILD", Untried), // nothing else waits for children here
+    ("waitid", "*", As),
+];
+
+/// std ends the process if it cannot close a directory.
+const LIST_DESCRIPTORS: Rule = ("close", "EIO ENOSPC EDQUOT EPERM EACCES ENOSYS", Untried);
+
+const START_A_WORKER: &[Rule] = &[
+    ("unshare", "*", As), // asks again, or counts the threads in /proc
+    ("ppoll", "*", As),   // does not write what standard output holds, nor does the child
+    ("clone", "*", Fails("fork")),
+    (
+        "pidfd_open",
+        "*",
+        Fails("open a descriptor (pidfd_open) for a child"),
+    ),
 ];
 
 const TAKE_A_BLOB: &[Rule] = &[
@@ -713,6 +770,64 @@ const TABLE: &[(&str, &[&[Rule]])] = &[
         ],
     ),
     (
+        "start_a_pool",
+        &[
+            &[
+                ("socketpair", "*", Fails("create a socket pair")),
+                (
+                    "open",
+                    "*",
+                    Fails("list the open descriptors (/proc/self/fd)"),
+                ),
+                (
+                    "newfstatat",
+                    "*",
+                    Fails("list the open descriptors (/proc/self/fd)"),
+                ),
+                ("getdents64", "*", Fails("list the open descriptors")),
+                (
+                    "epoll_create1",
+                    "*",
+                    Fails("make the descriptors of a pool"),
+                ),
+                (
+                    "timerfd_create",
+                    "*",
+                    Fails("make the descriptors of a pool"),
+                ),
+                ("eventfd2", "*", Fails("make the descriptors of a pool")),
+                ("epoll_ctl", "*", Fails("wait for a worker")),
+            ],
+            &[LIST_DESCRIPTORS],
+            CREATE,
+            START_A_WORKER,
+        ],
+    ),
+    (
+        "job_of_a_pool",
+        &[
+            POOL,
+            SEND_PLAIN,
+            SEND_TO_A_WORKER,
+            SEND,
+            // One that cannot be understood when it says that it has started is replaced.
+            &[
+                ("recvmsg", "EAGAIN EINTR ECONNRESET", As),
+                ("recvmsg#1", "*", As),
+                (
+                    "recvmsg",
+                    "*",
+                    Says("undelivered: cannot receive a message: "),
+                ),
+            ],
+        ],
+    ),
+    (
+        "death_in_a_pool",
+        &[POOL, BURY, REPLACE, SEND_PLAIN, SEND_TO_A_WORKER, SEND],
+    ),
+    ("cancel_in_a_pool", &[REPLACE]),
+    (
         "start_a_program",
         &[
             CREATE,
@@ -775,7 +890,9 @@ const TABLE: &[(&str, &[&[Rule]])] = &[
 ];
 
 /// Where two processes or a clock are at it, so that only the first call of each name is sure to come.
-const TIMED: [&str; 8] = [
+const TIMED: [&str; 10] = [
+    "cancel_in_a_pool",
+    "death_in_a_pool",
     "select_nothing",
     "send_to_a_full_channel",
     "send_beside_to_a_full_channel",

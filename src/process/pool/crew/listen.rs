@@ -193,13 +193,26 @@ where
         self.outcomes.push_back((job.id, outcome));
     }
 
+    /// Takes leave of workers that should have been killed and cannot be.
+    pub(super) fn let_go(&mut self) {
+        for place in 0..self.places.len() {
+            let hand = self.places.get(place).and_then(Option::as_ref);
+            if hand.is_some_and(|hand| hand.is_out_of_reach) {
+                self.bury(place);
+            }
+        }
+    }
+
     /// Takes leave of a worker that has ended.
     fn bury(&mut self, place: usize) {
         let Some(Some(hand)) = self.places.get_mut(place) else {
             return;
         };
-        let Ok(end) = hand.process.ended(Wait::Never) else {
-            return; // not yet
+        let end = match hand.process.ended(Wait::Never) {
+            Ok(end) => end,
+            // It is left to itself, with what it is at, so that nothing waits for it.
+            Err(_) if hand.is_out_of_reach => ChildEnd::Unknown,
+            Err(_) => return, // not yet
         };
         self.hear(place); // a result may have been faster than whatever ended it
         let Some(mut hand) = self.places.get_mut(place).and_then(Option::take) else {

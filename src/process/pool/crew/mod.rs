@@ -96,7 +96,10 @@ where
             settings,
         };
         for _ in 0..crew.settings.workers {
-            crew.start_one()?;
+            if let Err(error) = crew.start_one() {
+                crew.kill();
+                return Err(error);
+            }
         }
         crew.is_short = false;
         Ok(crew)
@@ -143,6 +146,7 @@ where
             }
         }
         if self.is_short {
+            self.let_go();
             self.replace()?;
         }
         while !self.backlog.is_empty() {
