@@ -13,7 +13,10 @@ use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocma
 use nix::unistd::{Pid, getpid, getppid};
 use serde::{Deserialize, Serialize};
 use wormhole::process::{Builder, Failure};
-use wormhole::{ChildEnd, Error, Receiver, Sender, channel, spawn, spawn_unchecked};
+use wormhole::{
+    Blob, ChildEnd, Error, Listener, Pool, PoolOptions, Receiver, ReceiverSet, Sender, channel,
+    spawn, spawn_unchecked,
+};
 
 use crate::support::{
     DEADLINE, becomes_ready, ends_within, forked, in_own_process, open_fds, pipe,
@@ -459,5 +462,57 @@ fn a_socket_that_the_program_made_itself_is_not_inherited() {
         let error = wormhole::inherit::<u8>().unwrap_err();
         assert!(error.to_string().contains("has made itself"), "{error}");
         assert!(rx.try_recv().is_err(), "still this one's");
+    });
+}
+
+#[test]
+fn nothing_of_this_crate_takes_the_number_of_a_standard_stream() {
+    /// What stands there after each step.
+    fn streams(directory: String) -> Vec<(u32, String)> {
+        for stream in 0..3 {
+            nix::unistd::close(stream).unwrap();
+        }
+        let mut found = Vec::new();
+        let mut look = |step| {
+            let open = open_fds();
+            found.extend(open.range(..3).map(|(_, link)| (step, link.clone())));
+        };
+        let (tx, rx) = channel::<(String, Option<Receiver<Blob>>)>().unwrap();
+        look(1);
+        let (blobs, blob) = channel().unwrap();
+        tx.send(("x".repeat(300_000), Some(blob))).unwrap();
+        blobs.send(Blob::from_bytes(b"some").unwrap()).unwrap();
+        let blob = rx.recv().unwrap().1.unwrap();
+        look(2);
+        let blob = blob.recv().unwrap();
+        look(3);
+        let mut set = ReceiverSet::new().unwrap();
+        set.add(rx).unwrap();
+        look(4);
+        let path = std::path::Path::new(&directory).join("socket");
+        let listener = Listener::<u8>::bind(&path).unwrap();
+        let client = Sender::<u8>::connect(&path).unwrap();
+        let accepted = listener.accept().unwrap();
+        look(5);
+        let child = spawn((), |()| ()).unwrap();
+        look(6);
+        let pool = Pool::new(2, |n: u8| n).unwrap();
+        look(7);
+        let fresh = PoolOptions::new(1).fresh().run(|n: u8| n).unwrap();
+        look(8);
+        let program = Builder::new().spawn_command(Command::new("true"), ());
+        look(9);
+        program.unwrap().join().unwrap();
+        child.join().unwrap();
+        drop((
+            tx, blobs, blob, set, listener, client, accepted, pool, fresh,
+        ));
+        found
+    }
+    in_own_process(|| {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().to_str().unwrap().to_owned();
+        let found = spawn(path, streams).unwrap().join().unwrap();
+        assert!(found.is_empty(), "{found:?}");
     });
 }

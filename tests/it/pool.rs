@@ -332,6 +332,28 @@ fn workers_that_do_not_start_are_an_error_after_three() {
 }
 
 #[test]
+fn a_panic_brings_its_backtrace_where_that_is_asked_for() {
+    in_own_process(|| {
+        for (asked, is_there) in [("1", true), ("0", false)] {
+            // SAFETY: this process has one thread.
+            #[allow(unsafe_code, reason = "the environment belongs to all threads")]
+            unsafe {
+                std::env::set_var("RUST_LIB_BACKTRACE", asked);
+            }
+            for options in [PoolOptions::new(1), PoolOptions::new(1).fresh()] {
+                let mut pool = options.run(do_it).unwrap();
+                pool.submit(Deed::Panic).unwrap();
+                let Err(JobError::Panicked { backtrace, .. }) = pool.recv().unwrap().1 else {
+                    panic!()
+                };
+                let names_it = backtrace.as_deref().map(|text| text.contains("do_it"));
+                assert_eq!(names_it, is_there.then_some(true));
+            }
+        }
+    });
+}
+
+#[test]
 fn jobs_and_results_hold_ends_descriptors_and_blobs() {
     #[derive(Serialize, Deserialize)]
     struct Job {
