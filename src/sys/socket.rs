@@ -332,12 +332,15 @@ impl Direction {
             return Ok(());
         };
         let is_sending = now.contains(PollFlags::RDHUP);
+        // A peer that has gone since then makes this a socket that cannot write, too.
+        let is_gone =
+            || events(socket, PollFlags::RDHUP).is_ok_and(|now| now.contains(PollFlags::HUP));
         match self {
             _ if now.contains(PollFlags::HUP) => Ok(()),
             Direction::Receiving if is_sending => {
                 refused("it is the sending end of a channel, not the receiving one")
             }
-            Direction::Sending if !is_sending && cannot_write(socket) => {
+            Direction::Sending if !is_sending && cannot_write(socket) && !is_gone() => {
                 refused("it is the receiving end of a channel, not the sending one")
             }
             _ => Ok(()),
