@@ -73,6 +73,34 @@ func Example() {
 	// 0 wormhole: channel is disconnected: every copy of its other end is gone
 }
 
+func ExampleReceiver_RecvWithFds() {
+	tx, rx, err := wormhole.Channel[string]()
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer wormhole.CloseAll([]any{tx, rx})
+	ctx := context.Background()
+	input, err := os.Open("/dev/null")
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(tx.SendWithFds(ctx, "read these", input, input))
+	fmt.Println(tx.SendWithFds(ctx, "and this", input))
+	input.Close() // what was sent are duplicates
+	text, files, err := rx.RecvWithFds(ctx)
+	fmt.Println(text, len(files), err)
+	for _, file := range files {
+		file.Close()
+	}
+	_, err = rx.Recv(ctx)
+	fmt.Println(err)
+	// Output:
+	// <nil>
+	// <nil>
+	// read these 2 <nil>
+	// wormhole: received a message with 1 descriptors that nothing claims
+}
+
 func ExampleReceiver_Recv_deadline() {
 	tx, rx, err := wormhole.Channel[string]()
 	if err != nil {
