@@ -158,7 +158,7 @@
 //!   most 4 MiB; up to 32 MiB between messages of more than 2 MiB that come one after the other, until a shorter
 //!   one comes.
 //! - A decoded message may take up many times the memory of its text: its type decides. A `Vec<u8>` takes up
-//!   half of it, a `serde_json::Value` up to 97 times.
+//!   half of it, a `serde_json::Value` up to 129 times.
 //! - A process that holds a copy of an end is trusted with it: it can take the messages of the others, and close or
 //!   change the socket. To close a received descriptor may take as long as its sender has arranged (`SO_LINGER`,
 //!   FUSE).

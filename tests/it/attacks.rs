@@ -220,9 +220,16 @@ fn a_decoded_value_takes_up_a_multiple_of_its_text_that_its_type_decides() {
         // A node of a tree has room for 11 members.
         let objects = growth::<serde_json::Value>("{\"\":0}");
         let bytes = growth::<Vec<u8>>("0");
-        let growths = [lists, filled, objects, bytes];
+        // One in another, which takes fewer bytes of text for each.
+        let nested = |open: &str, inside: &str, close: &str| {
+            let item = [open.repeat(120), inside.to_owned(), close.repeat(120)];
+            growth::<serde_json::Value>(&item.concat())
+        };
+        let nested_lists = nested("[", "0", "]");
+        let nested_objects = nested("{\"\":", "0", "}");
+        let growths = [lists, filled, objects, bytes, nested_lists, nested_objects];
         println!("in tenths of the text: {growths:?}");
-        for (growth, most) in growths.iter().zip([250, 250, 1500, 40]) {
+        for (growth, most) in growths.iter().zip([250, 250, 1500, 40, 1500, 2500]) {
             assert!((10..most).contains(growth), "{growths:?}");
         }
     });

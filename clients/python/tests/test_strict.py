@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import enum
+import errno
+import io
 import os
+import platform
+import struct
 import unittest
 from dataclasses import dataclass
 from typing import Any, Dict, List, Literal, NamedTuple, Optional, Sequence, Tuple, Union
@@ -14,7 +19,7 @@ from wormhole_ipc import U8, U128, Blob, Fd, Receiver, Sender, _packets
 from wormhole_ipc._errors import excerpt
 from wormhole_ipc._text import is_too_deep
 
-from .support import Case, open_fds, packet, raw_recv, raw_send
+from .support import Case, fork, open_fds, packet, raw_recv, raw_send
 
 
 @dataclass
@@ -41,6 +46,25 @@ class Color(str, enum.Enum):
 class Mode(enum.IntFlag):
     READ = 1
     WRITE = 2
+
+
+#: fstat, newfstatat, statx, lseek and read.
+CALLS_ON_FILES = {"x86_64": (5, 262, 332, 8, 0), "aarch64": (80, 79, 291, 62, 63)}
+
+
+def deny(calls: Sequence[int]) -> None:
+    """From now on these system calls fail with EBADF in this process."""
+    load, equal, done = 0x20, 0x15, 0x06
+    steps = [(load, 0, 0, 0)]
+    for place, call in enumerate(calls):
+        steps.append((equal, len(calls) - place, 0, call))
+    steps += [(done, 0, 0, 0x7FFF0000), (done, 0, 0, 0x00050000 | errno.EBADF)]
+    code = b"".join(struct.pack("HBBI", *step) for step in steps)
+    buffer = ctypes.create_string_buffer(code)
+    program = struct.pack("HxxxxxxQ", len(steps), ctypes.addressof(buffer))
+    prctl = ctypes.CDLL(None).prctl
+    assert prctl(38, 1, 0, 0, 0) == 0  # PR_SET_NO_NEW_PRIVS
+    assert prctl(22, 2, program, 0, 0) == 0  # PR_SET_SECCOMP
 
 
 class Sending(Case):
@@ -287,6 +311,31 @@ class Strangers(Case):
             with Sender(one, int) as tx, Receiver(other, int) as rx:
                 tx.send(2)
                 self.assertEqual(rx.recv(), 2)
+
+    def test_an_fd_of_a_stranger_is_not_asked_for_anything(self) -> None:
+        calls = CALLS_ON_FILES.get(platform.machine())
+        if calls is None:
+            self.skipTest(
+                f"the numbers of the system calls of {platform.machine()} are not known here"
+            )
+        tx, rx = wormhole.channel()
+        with tx, rx, open("/dev/null", "rb") as null:
+            for hint, outcome in ((Fd, 0), (List[Fd], 0), (io.FileIO, 1), (io.TextIOWrapper, 1)):
+                text = b"[0]" if hint == List[Fd] else b"0"
+                raw_send(tx, packet(text), [null.fileno()])
+                child = fork()
+                if child == 0:
+                    # Where the file's system would not answer, there is an error here.
+                    deny(calls)
+                    try:
+                        Receiver(os.dup(rx.fileno()), hint).try_recv()
+                    except wormhole.Decode:
+                        os._exit(1)
+                    except BaseException:
+                        os._exit(2)
+                    os._exit(0)
+                _, status = os.waitpid(child, 0)
+                self.assertEqual(os.WEXITSTATUS(status), outcome, hint)
 
     def test_what_cannot_be_seen_is_escaped_in_errors(self) -> None:
         hidden = "\u202e\u2066\u200b\u2028\u034f\u3164\ufe0f\x1b[31m\ufeff\u115f"
