@@ -114,6 +114,7 @@ class Table(Case):
             self.assertRaises(TypeError, wormhole.channel, Dict[key, int])  # type: ignore[valid-type]
         self.refused(Any, {(1, 2): 3}, {b"x": 1}, {frozenset(): 1}, [{Point(1, 2): 3}])
         self.refused(Loose, Loose({(1, 2): 3}))
+        self.refused(Any, {Color.RED: 1})  # where the type does not say so
 
     def test_keys_that_are_numbers_booleans_and_members_arrive_where_the_type_says_so(self) -> None:
         for hint, value, text in (
