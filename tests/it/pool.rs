@@ -603,7 +603,7 @@ fn without_room_for_another_worker_the_pool_says_so_and_goes_on_later() {
         assert!(matches!(error, Error::Io { .. }), "{error}");
         drop((filler, limit));
         pool.submit(Deed::Return(3)).unwrap();
-        assert_eq!(pool.recv().unwrap().1, Ok((3., String::new())));
+        assert_eq!(pool.recv().unwrap().1, Ok((3, Picky::default())));
         drop(pool);
         assert_eq!(open_fds(), before);
     });
@@ -650,7 +650,7 @@ fn without_processes_for_another_worker_the_pool_says_so_and_goes_on_later() {
             says_that_no_worker_can_be_started(&mut pool, nix::Error::EAGAIN);
             leave_room_for(2).unwrap();
             pool.submit(Deed::Return(3)).unwrap();
-            assert_eq!(pool.recv().unwrap().1, Ok((3., String::new())));
+            assert_eq!(pool.recv().unwrap().1, Ok((3, Picky::default())));
             drop(pool);
             // One of two goes on alone, until there is room for the other one again.
             leave_room_for(3).unwrap();
@@ -660,7 +660,7 @@ fn without_processes_for_another_worker_the_pool_says_so_and_goes_on_later() {
             pool.recv().unwrap().1.unwrap_err();
             let do_more = |pool: &mut Pool<Deed, _>| {
                 pool.submit(Deed::Return(4)).unwrap();
-                assert_eq!(pool.recv().unwrap().1, Ok((4., String::new())));
+                assert_eq!(pool.recv().unwrap().1, Ok((4, Picky::default())));
                 pool.workers().len()
             };
             (0..20).for_each(|_| assert_eq!(do_more(&mut pool), 1));
