@@ -104,6 +104,10 @@ impl<J, R> Pool<J, R> {
         let hands = self.crew.places.iter().flatten();
         hands.map(|hand| hand.process.pid()).collect()
     }
+
+    fn has_outcomes(&self) -> bool {
+        !self.aside.is_empty() || !self.crew.outcomes.is_empty()
+    }
 }
 
 impl<J, R> Pool<J, R>
@@ -173,6 +177,12 @@ where
         submitted
     }
 
+    /// Begins to give a job to a worker, for an event loop.
+    #[cfg(any(feature = "tokio", feature = "async-io"))]
+    pub(crate) fn submission(&mut self) -> Submission<'_, J, R> {
+        Submission { pool: self }
+    }
+
     /// Waits for the next outcome, in the order in which jobs finish.
     ///
     /// # Errors
@@ -212,10 +222,6 @@ where
             Ok(None) => Err(Error::Empty), // only comes to whom it asks for
             Err(error) => Err(error),
         }
-    }
-
-    fn has_outcomes(&self) -> bool {
-        !self.aside.is_empty() || !self.crew.outcomes.is_empty()
     }
 
     /// Waits for the next outcome or, if `or_free`, until a worker is free.
@@ -307,6 +313,46 @@ where
         }
         self.crew.disband()?;
         Ok(outcomes)
+    }
+}
+
+/// A job that an event loop gives to a worker as soon as one is free.
+#[cfg(any(feature = "tokio", feature = "async-io"))]
+#[derive(Debug)]
+pub(crate) struct Submission<'p, J, R> {
+    pool: &'p mut Pool<J, R>,
+}
+
+#[cfg(any(feature = "tokio", feature = "async-io"))]
+impl<J, R> Submission<'_, J, R>
+where
+    J: Serialize + DeserializeOwned,
+    R: Serialize + DeserializeOwned,
+{
+    /// Makes an attempt. `Empty` means that the pool's descriptor is readable when it is time for another one.
+    pub(crate) fn attempt(&mut self, job: &J) -> Result<JobId> {
+        let pool = &mut *self.pool;
+        let is_kept = |crew: &Crew<J, R>| crew.outcomes.len() >= crew.settings.keep;
+        if is_kept(&pool.crew) {
+            return Err(Error::Full);
+        }
+        match pool.crew.submit(job, Wait::Never) {
+            Err(Error::Full) if is_kept(&pool.crew) => Err(Error::Full),
+            Err(Error::Full) => {
+                // Those that are there already would make it readable all the time.
+                pool.crew.watch.set_outcomes(false);
+                Err(Error::Empty)
+            }
+            submitted => submitted,
+        }
+    }
+}
+
+#[cfg(any(feature = "tokio", feature = "async-io"))]
+impl<J, R> Drop for Submission<'_, J, R> {
+    fn drop(&mut self) {
+        let has_outcomes = self.pool.has_outcomes();
+        self.pool.crew.watch.set_outcomes(has_outcomes);
     }
 }
 

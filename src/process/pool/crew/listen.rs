@@ -38,7 +38,7 @@ where
             .take(3)
             .count();
         if busy > 2 || self.looks % LOOKS == 0 {
-            return self.sleep(Wait::Never);
+            return self.sleep(Wait::Never).map(drop);
         }
         // One outcome at a time, and the workers take turns: each look is a system call.
         let count = self.places.len();
@@ -54,12 +54,10 @@ where
         Ok(())
     }
 
-    /// Waits for something to happen.
-    pub(in crate::process::pool) fn sleep(&mut self, wait: Wait) -> Result<()> {
-        let retry = self.retry.filter(|_| self.is_short).map(|(at, _)| at);
-        let again = self.try_again.take();
-        let alarm = earlier(earlier(self.earliest, retry), again);
-        self.watch.set_alarm(alarm)?;
+    /// Waits for something to happen. Says whether it is time to `tend`.
+    pub(in crate::process::pool) fn sleep(&mut self, wait: Wait) -> Result<bool> {
+        self.set_alarm()?;
+        self.try_again = None;
         let timeout = match wait {
             Wait::Never => Some(Timespec::default()),
             Wait::Forever => None,
@@ -80,15 +78,23 @@ where
             Ok(()) | Err(Errno::INTR) => {}
             Err(errno) => return Err(Error::io("wait for a pool", errno)),
         }
+        let mut is_time = false;
         for event in &events {
             match *event {
                 Event::Answer(place) => self.hear(place),
                 Event::End(place) => self.bury(place),
-                Event::Alarm => {} // for `tend`
+                Event::Alarm => is_time = true,
             }
         }
         self.events = events;
-        Ok(())
+        Ok(is_time)
+    }
+
+    /// Has the descriptor become readable when there is something to `tend`.
+    pub(in crate::process::pool) fn set_alarm(&mut self) -> Result<()> {
+        let retry = self.retry.filter(|_| self.is_short).map(|(at, _)| at);
+        let alarm = earlier(earlier(self.earliest, retry), self.try_again);
+        self.watch.set_alarm(alarm)
     }
 
     /// Takes what a worker has said.

@@ -311,8 +311,9 @@ where
     /// Looks what has happened, and waits for it if it may. `would_block` is what it says if it may not.
     pub(super) fn turn_over(&mut self, wait: Wait, would_block: Error) -> Result<()> {
         let before = (self.outcomes.len(), self.count_ready());
-        self.sleep(wait)?;
-        if matches!(wait, Wait::Never) && before == (self.outcomes.len(), self.count_ready()) {
+        let is_time = self.sleep(wait)?;
+        let has_changed = is_time || before != (self.outcomes.len(), self.count_ready());
+        if matches!(wait, Wait::Never) && !has_changed {
             return Err(would_block);
         }
         Ok(())
@@ -352,7 +353,7 @@ where
     pub(super) fn settle(&mut self) -> Result<()> {
         let tended = self.tend();
         self.watch.set_outcomes(!self.outcomes.is_empty());
-        tended
+        tended.and(self.set_alarm())
     }
 
     /// How many jobs have no outcome that was received.
