@@ -90,6 +90,13 @@ fn connect<T>(options: &Options, path: &Path, wait: Wait) -> Result<Sender<T>> {
     Ok(Sender::new(Arc::new(socket), options.limits))
 }
 
+/// Connects, or says `None` while too many others wait to be accepted. Never blocks.
+#[cfg(any(feature = "tokio", feature = "async-io"))]
+pub(crate) fn try_connect<T>(options: &Options, address: &Address) -> Result<Option<Sender<T>>> {
+    let socket = Socket::try_connect(address, options.buffer, options.spin)?;
+    Ok(socket.map(|socket| Sender::new(Arc::new(socket), options.limits)))
+}
+
 impl Options {
     /// Listens as [`Listener::bind`] does. Each receiver that is accepted has these settings.
     ///

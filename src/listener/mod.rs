@@ -16,6 +16,8 @@ use rustix::event::PollFlags;
 use rustix::io::Errno;
 use serde::{Serialize, Serializer};
 
+#[cfg(any(feature = "tokio", feature = "async-io"))]
+pub(crate) use self::connect::try_connect;
 use self::socket_file::SocketFile;
 use crate::channel::Receiver;
 #[cfg(doc)]

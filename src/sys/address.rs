@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
 use rustix::fs::{Mode, fchmod};
+#[cfg(any(feature = "tokio", feature = "async-io"))]
+use rustix::io::ioctl_fionbio;
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{
     AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect,
@@ -164,6 +166,27 @@ impl Socket {
         // KERNEL: listen(2) notes its caller for SO_PEERCRED, unix(7). Unlike a pid kept in memory
         // that tells a parent from a child which has the same number in a namespace of its own.
         credentials(self).is_ok_and(|listening| listening.pid == Some(std::process::id()))
+    }
+
+    /// Connects, or says `None` while the queue of connections is full.
+    #[cfg(any(feature = "tokio", feature = "async-io"))]
+    pub(crate) fn try_connect(
+        address: &Address,
+        buffer: BufferSize,
+        spin: Duration,
+    ) -> Result<Option<Self>> {
+        let failed = |errno: Errno| address.error("connect to", errno);
+        // No other process shares this socket before it is connected, so until then it may be one that does not block.
+        let socket = unconnected(SocketType::SEQPACKET, SocketFlags::NONBLOCK).map_err(failed)?;
+        set_buffer(&socket, buffer)?;
+        // KERNEL: connect(2): a unix socket connects at once or, without room in the queue, not at all (EAGAIN).
+        match retry_on_intr(|| connect(&socket, &address.raw)) {
+            Ok(()) => {}
+            Err(Errno::AGAIN) => return Ok(None),
+            Err(errno) => return Err(failed(errno)),
+        }
+        ioctl_fionbio(&socket, false).map_err(failed)?;
+        Ok(Some(Socket::with_spin(socket, spin)))
     }
 
     /// Connects, waiting while the queue of connections is full.
