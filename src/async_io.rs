@@ -44,6 +44,7 @@ use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -53,18 +54,56 @@ use crate::runtime::{Interest, Reactor, Source, runtime_types};
 
 /// A descriptor that is registered with async-io, which asks it for one direction only while a call waits.
 #[derive(Debug)]
-struct Registration(Async<Source>);
+struct Registration {
+    source: Async<Source>,
+    /// How many attempts had no result.
+    failures: AtomicUsize,
+}
+
+impl Registration {
+    fn attempt<T>(&self, attempt: impl FnOnce() -> Option<T>) -> Option<T> {
+        let result = attempt();
+        if result.is_none() {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+        }
+        result
+    }
+
+    /// How many there have been, for a wait that begins.
+    // ORDERING: an estimate, see `is_worth_it`.
+    fn failures(&self) -> usize {
+        self.failures.load(Ordering::Relaxed)
+    }
+
+    /// Whether to make an attempt after a wait that began with so many failures.
+    ///
+    /// All tasks that wait for one descriptor are woken together. What the first of them finds empty the others need not
+    /// ask the kernel for. If it was another event that it found empty, theirs is still there, and ends the next wait at
+    /// once.
+    fn is_worth_it(&self, failures: usize) -> bool {
+        self.failures() == failures
+    }
+}
 
 impl Reactor for Registration {
     fn register(source: Source, _: Interest) -> io::Result<Self> {
-        Ok(Registration(Async::new_nonblocking(source)?)) // that is, without setting O_NONBLOCK
+        let source = Async::new_nonblocking(source)?; // that is, without setting O_NONBLOCK
+        let failures = AtomicUsize::new(0);
+        Ok(Registration { source, failures })
+    }
+
+    fn try_now<T>(&self, _: Interest, attempt: impl FnMut() -> Option<T>) -> Option<T> {
+        self.attempt(attempt)
     }
 
     async fn read_with<T>(&self, mut attempt: impl FnMut() -> Option<T>) -> io::Result<T> {
         loop {
-            self.0.readable().await?;
-            if let Some(result) = attempt() {
-                return Ok(result);
+            let failures = self.failures();
+            self.source.readable().await?;
+            if self.is_worth_it(failures) {
+                if let Some(result) = self.attempt(&mut attempt) {
+                    return Ok(result);
+                }
             }
         }
     }
@@ -76,7 +115,8 @@ impl Reactor for Registration {
     ) -> io::Result<Option<T>> {
         let mut timer = Timer::after(time);
         loop {
-            let mut writable = pin!(self.0.writable());
+            let failures = self.failures();
+            let mut writable = pin!(self.source.writable());
             let is_writable = poll_fn(|context| match writable.as_mut().poll(context) {
                 Poll::Ready(writable) => Poll::Ready(writable.map(|()| true)),
                 Poll::Pending => Pin::new(&mut timer).poll(context).map(|_| Ok(false)),
@@ -84,8 +124,10 @@ impl Reactor for Registration {
             if !is_writable.await? {
                 return Ok(None);
             }
-            if let Some(result) = attempt() {
-                return Ok(Some(result));
+            if self.is_worth_it(failures) {
+                if let Some(result) = self.attempt(&mut attempt) {
+                    return Ok(Some(result));
+                }
             }
         }
     }
@@ -114,6 +156,10 @@ impl Reactor for Registration {
             context.waker().wake_by_ref();
             Poll::Pending
         })
+    }
+
+    async fn sleep(time: Duration) {
+        Timer::after(time).await;
     }
 }
 

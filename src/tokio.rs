@@ -65,20 +65,33 @@ impl Reactor for Registration {
     fn register(source: Source, interest: Interest) -> io::Result<Self> {
         // Otherwise it would panic.
         Handle::try_current().map_err(io::Error::other)?;
-        let interest = match interest {
-            Interest::Readable => TokioInterest::READABLE,
-            Interest::Writable => TokioInterest::WRITABLE,
-        };
         // A `Source` stays open and keeps its number, which is what the successor of this function, unsafe and not in
         // older versions, wants to be promised.
         #[allow(deprecated, reason = "works in all versions, and without unsafe")]
-        let registered = AsyncFd::with_interest(source, interest);
+        let registered = AsyncFd::with_interest(source, interest.into());
         Ok(Registration(registered?))
     }
 
+    fn try_now<T>(&self, interest: Interest, mut attempt: impl FnMut() -> Option<T>) -> Option<T> {
+        let mut is_tried = false;
+        let result = self.try_if_ready(interest, || {
+            is_tried = true;
+            attempt()
+        });
+        match result {
+            // The runtime may not have looked yet.
+            None if !is_tried => attempt(),
+            result => result,
+        }
+    }
+
     async fn read_with<T>(&self, mut attempt: impl FnMut() -> Option<T>) -> io::Result<T> {
-        let attempt = |_: &Source| attempt().ok_or(io::ErrorKind::WouldBlock.into());
-        self.0.async_io(TokioInterest::READABLE, attempt).await
+        loop {
+            drop(self.0.readable().await?);
+            if let Some(result) = self.try_if_ready(Interest::Readable, &mut attempt) {
+                return Ok(result);
+            }
+        }
     }
 
     async fn write_with<T>(
@@ -86,8 +99,14 @@ impl Reactor for Registration {
         time: Duration,
         mut attempt: impl FnMut() -> Option<T>,
     ) -> io::Result<Option<T>> {
-        let attempt = |_: &Source| attempt().ok_or(io::ErrorKind::WouldBlock.into());
-        let attempts = self.0.async_io(TokioInterest::WRITABLE, attempt);
+        let attempts = async {
+            loop {
+                drop(self.0.writable().await?);
+                if let Some(result) = self.try_if_ready(Interest::Writable, &mut attempt) {
+                    return Ok(result);
+                }
+            }
+        };
         let attempts = time::timeout(time, attempts).await;
         attempts.map_or(Ok(None), |written| written.map(Some))
     }
@@ -98,6 +117,34 @@ impl Reactor for Registration {
 
     fn yield_now() -> impl Future<Output = ()> {
         ::tokio::task::yield_now()
+    }
+
+    fn sleep(time: Duration) -> impl Future<Output = ()> + Send {
+        time::sleep(time)
+    }
+}
+
+impl Registration {
+    /// Makes an attempt if the descriptor is ready as far as the runtime knows, which learns from it if it is not.
+    ///
+    /// All tasks that wait for one descriptor are woken together. What the first of them finds empty the others do not ask
+    /// the kernel for.
+    fn try_if_ready<T>(
+        &self,
+        interest: Interest,
+        attempt: impl FnOnce() -> Option<T>,
+    ) -> Option<T> {
+        let attempt = |_: &Source| attempt().ok_or_else(|| io::ErrorKind::WouldBlock.into());
+        self.0.try_io(interest.into(), attempt).ok()
+    }
+}
+
+impl From<Interest> for TokioInterest {
+    fn from(interest: Interest) -> Self {
+        match interest {
+            Interest::Readable => TokioInterest::READABLE,
+            Interest::Writable => TokioInterest::WRITABLE,
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
@@ -20,12 +21,14 @@ use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 use serde::Serialize;
 
-use crate::channel;
 use crate::error::{Error, Result};
 use crate::message::outbound::Outbound;
+use crate::options::Options;
+use crate::sys::address::Address;
 use crate::sys::registry::Registered;
 use crate::sys::socket::Socket;
 use crate::wait::{Pause, Spin, Spinning, Wait};
+use crate::{channel, listener};
 
 pub(crate) use types::runtime_types;
 
@@ -35,6 +38,9 @@ pub(crate) use types::runtime_types;
 pub(crate) trait Reactor: Sized {
     /// Registers a descriptor as it is: it stays blocking.
     fn register(source: Source, interest: Interest) -> io::Result<Self>;
+
+    /// Makes an attempt now. If it has no result, the next wait is for what comes after it.
+    fn try_now<T>(&self, interest: Interest, attempt: impl FnMut() -> Option<T>) -> Option<T>;
 
     /// Makes attempts, one each time that the descriptor has become readable, until one has a result.
     fn read_with<T>(
@@ -55,6 +61,9 @@ pub(crate) trait Reactor: Sized {
 
     /// Lets other tasks run, and looks for events.
     fn yield_now() -> impl Future<Output = ()>;
+
+    /// Waits for that long.
+    fn sleep(time: Duration) -> impl Future<Output = ()> + Send;
 }
 
 /// What a descriptor is to become.
@@ -114,6 +123,19 @@ fn register<R: Reactor>(source: Source, interest: Interest) -> Result<R> {
 /// The error of a wait that the event loop has ended.
 fn cannot_wait(error: io::Error) -> Error {
     Error::io("wait in the event loop", error)
+}
+
+/// Connects to a listener, trying again and again while the queue of its clients is full.
+pub(crate) async fn connect<R: Reactor, T>(path: &Path) -> Result<channel::Sender<T>> {
+    poll_fn(R::poll_budget).await;
+    let (options, address) = (Options::new(), Address::new(path)?);
+    let mut retries = Pause::retries();
+    loop {
+        if let Some(sender) = listener::try_connect(&options, &address)? {
+            return Ok(sender);
+        }
+        R::sleep(retries.next().unwrap_or_default()).await;
+    }
 }
 
 /// What a stream gives, which ends where its channel does.
@@ -208,7 +230,7 @@ impl<R: Reactor> Readable<R> {
             received => Some(received),
         };
         poll_fn(R::poll_budget).await;
-        if let Some(received) = attempt() {
+        if let Some(received) = self.reactor.try_now(Interest::Readable, &mut attempt) {
             return received;
         }
         let mut spinning = Spinning::new(spin);
@@ -259,7 +281,7 @@ impl<R: Reactor> Writable<R> {
             Err(Error::Full) => None,
             sent => Some(sent),
         };
-        let sent = match attempt() {
+        let sent = match self.room.try_now(Interest::Writable, &mut attempt) {
             Some(sent) => sent,
             None => {
                 let spin = end.socket().spin();

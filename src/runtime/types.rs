@@ -311,6 +311,42 @@ macro_rules! runtime_types {
             }
         }
 
+        impl<T> Sender<T> {
+            /// Connects to the [`Listener`](crate::Listener) at a path, or at an abstract name, as
+            /// [`crate::Sender::connect`] does, and registers the sender with the event loop.
+            ///
+            /// Waits only while the queue of clients that are to be accepted is full. The kernel does not tell when there is
+            /// room in it again, so this looks for itself: after 1, 2, 4 ... 64 ms. With
+            /// [`Options`](crate::Options) other than the defaults, connect with these and give the sender to
+            /// [`new`](Self::new): that blocks while the queue is full.
+            ///
+            /// # Cancel safety
+            ///
+            /// If the future is dropped before it is ready, it was not connected, and the listener has not noticed.
+            ///
+            /// # Errors
+            ///
+            /// As [`crate::Sender::connect`], and as [`new`](Self::new).
+            ///
+            /// # Examples
+            ///
+            /// ```
+            #[doc = $open]
+            /// let name = format!("\0wormhole {}", std::process::id());
+            /// let error = Sender::<u32>::connect(&name).await.unwrap_err();
+            /// assert!(matches!(error, wormhole::Error::Address { .. }));
+            ///
+            /// let listener = Listener::new(wormhole::Listener::<u32>::bind(&name)?)?;
+            /// let tx = Sender::connect(&name).await?;
+            /// tx.send(5).await?;
+            /// assert_eq!(listener.accept().await?.0.recv().await?, 5);
+            #[doc = $close]
+            /// ```
+            pub async fn connect(path: impl AsRef<std::path::Path>) -> Result<Self> {
+                Self::new(crate::runtime::connect::<$Reactor, T>(path.as_ref()).await?)
+            }
+        }
+
         impl<T: Serialize> Sender<T> {
             /// Sends a message, as [`crate::Sender::send`] does, waiting while the channel is full.
             ///
@@ -574,29 +610,21 @@ macro_rules! runtime_types {
             }
         }
 
-        /// A [`Pool`](crate::Pool) whose results are awaited.
-        ///
-        /// Jobs are submitted through [`get_mut`](Self::get_mut), without waiting: while all workers are busy that is
-        /// [`Error::Full`], and the next result to be awaited makes room.
+        /// A [`Pool`](crate::Pool) whose workers and results are awaited.
         ///
         /// # Examples
         ///
         /// ```no_run
         #[doc = $open]
-        /// # #[allow(unused_imports)]
-        /// use wormhole::Error;
-        ///
         /// fn square(number: u64) -> u64 {
         ///     number * number
         /// }
         ///
         /// let mut pool = Pool::new(wormhole::Pool::new(4, square)?)?; // forked before there are threads
-        /// let mut sum = 0;
         /// for number in 0..100 {
-        ///     while let Err(Error::Full) = pool.get_mut().try_submit(number) {
-        ///         sum += pool.recv().await?.1.unwrap();
-        ///     }
+        ///     pool.submit(number).await?; // waits for a worker, and keeps the results that come meanwhile
         /// }
+        /// let mut sum = 0;
         /// while let Ok((_, result)) = pool.recv().await {
         ///     sum += result.unwrap();
         /// }
@@ -631,7 +659,7 @@ macro_rules! runtime_types {
                 &self.pool
             }
 
-            /// The pool itself, to submit and to cancel jobs.
+            /// The pool itself, to cancel jobs, and to submit them without waiting.
             pub fn get_mut(&mut self) -> &mut crate::process::Pool<J, R> {
                 &mut self.pool
             }
@@ -642,6 +670,38 @@ macro_rules! runtime_types {
             J: Serialize + DeserializeOwned,
             R: Serialize + DeserializeOwned,
         {
+            /// Gives a job to a worker, waiting for one, and returns its id, as [`crate::Pool::submit`] does.
+            ///
+            /// # Cancel safety
+            ///
+            /// If the future is dropped before it is ready, no worker has been given the job, and it is dropped. To still
+            /// have it, use [`submit_ref`](Self::submit_ref).
+            ///
+            /// # Errors
+            ///
+            /// As [`crate::Pool::submit`]; [`Error::Io`] also when the event loop has ended.
+            pub async fn submit(&mut self, job: J) -> Result<crate::process::JobId> {
+                let mut submission = self.pool.submission();
+                let attempt = move || submission.attempt(&job);
+                self.readable.receive(None, attempt).await
+            }
+
+            /// As [`submit`](Self::submit) and leaves the job to the caller, for whom it is there if the future is dropped,
+            /// or fails.
+            ///
+            /// # Cancel safety
+            ///
+            /// If the future is dropped before it is ready, no worker has been given the job.
+            ///
+            /// # Errors
+            ///
+            /// As [`submit`](Self::submit).
+            pub async fn submit_ref(&mut self, job: &J) -> Result<crate::process::JobId> {
+                let mut submission = self.pool.submission();
+                let attempt = || submission.attempt(job);
+                self.readable.receive(None, attempt).await
+            }
+
             /// Waits for the next outcome of any job, as [`crate::Pool::recv`] does.
             ///
             /// The pool has no threads: its deadlines are kept, and its workers replaced, while this is awaited.

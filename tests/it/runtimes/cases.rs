@@ -1,7 +1,7 @@
 //! What holds in every event loop: `super` is one of them.
 
 use std::collections::BTreeSet;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::os::fd::{AsFd, OwnedFd};
 use std::pin::pin;
 use std::sync::Arc;
@@ -13,12 +13,13 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::future::join;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::PollFlags;
 use serde::{Deserialize, Serialize};
 use wormhole::{ChildEnd, Error, Receiver, Sender, channel, spawn};
 
 use super::super::{Polls, impatiently};
 use super::{MESSAGES, ONE_THREAD, all, block_on, ends, sleep};
-use crate::support::{in_own_process, open_fds, pipe};
+use crate::support::{becomes_ready, full_listener, in_own_process, open_fds, pipe, place};
 
 /// Runs a future in the event loop, and checks that no descriptor is open afterwards that was not before.
 fn run<F: Future>(future: impl FnOnce() -> F) -> F::Output {
@@ -515,6 +516,47 @@ fn an_accept_that_is_dropped_loses_no_client() {
     });
 }
 
+#[test]
+fn a_connect_waits_for_room_and_one_that_is_dropped_leaves_nothing() {
+    in_own_process(|| {
+        let (_directory, path) = place();
+        let (listener, first) = full_listener(&path);
+        let listener = wormhole::Listener::<u32>::try_from(listener).unwrap();
+        let accept = || listener.try_accept().unwrap().0;
+        run(|| async {
+            for polls in 0..4 {
+                let connecting = ends::Sender::<u32>::connect(&path);
+                assert!(impatiently(polls, connecting).await.is_none());
+            }
+            // Were it to block, there would never be room.
+            let make_room = async {
+                Polls(3).await;
+                accept()
+            };
+            let (tx, _first) = join(ends::Sender::<u32>::connect(&path), make_room).await;
+            let tx = tx.unwrap();
+            let flags = fcntl(tx.get_ref(), FcntlArg::F_GETFL).unwrap();
+            assert!(!OFlag::from_bits_retain(flags).contains(OFlag::O_NONBLOCK));
+            tx.send(5).await.unwrap();
+            assert_eq!(accept().recv().unwrap(), 5);
+            assert!(matches!(listener.try_accept(), Err(Error::Empty)));
+            assert!(matches!(tx.send(6).await, Err(Error::Disconnected)));
+        });
+        let _second = wormhole::Sender::<u32>::connect(&path).unwrap();
+        block_on(async {
+            let leave = async {
+                Polls(3).await;
+                drop((first, listener));
+            };
+            let (refused, ()) = join(ends::Sender::<u32>::connect(&path), leave).await;
+            let Err(Error::Address { source, .. }) = refused else {
+                panic!("{refused:?}");
+            };
+            assert_eq!(source.kind(), std::io::ErrorKind::ConnectionRefused);
+        });
+    });
+}
+
 /// Counts how often a task is woken.
 struct Count(AtomicUsize);
 
@@ -649,6 +691,7 @@ fn futures_can_move_between_threads() {
         check(&rx.recv());
         check(&rx.recv_with_fds());
         check(&rx.into_stream());
+        check(&ends::Sender::<String>::connect("nowhere"));
     });
 }
 
@@ -682,6 +725,132 @@ fn the_results_of_a_pool_are_awaited() {
             }
             assert_eq!((done.len(), failed), (198, 2));
             assert!(matches!(pool.recv().await, Err(Error::Disconnected)));
+        });
+    });
+}
+
+#[test]
+fn a_submit_waits_for_a_worker_and_one_that_is_dropped_gives_no_job() {
+    in_own_process(|| {
+        let pool = wormhole::Pool::new(1, |(number, wait): (u64, Option<Receiver<()>>)| {
+            if let Some(wait) = wait {
+                wait.recv().unwrap();
+            }
+            number
+        });
+        let (pool, (go, wait)) = (pool.unwrap(), channel().unwrap());
+        block_on(async {
+            let mut pool = ends::Pool::new(pool).unwrap();
+            let first = pool.submit((1, None)).await.unwrap();
+            // The outcome of the first is kept.
+            let second = pool.submit((2, Some(wait))).await.unwrap();
+            let count = Arc::new(Count(AtomicUsize::new(0)));
+            let waker = Waker::from(Arc::clone(&count));
+            let mut context = Context::from_waker(&waker);
+            let mut submitted = Box::pin(pool.submit((3, None)));
+            for _ in 0..50 {
+                assert!(submitted.as_mut().poll(&mut context).is_pending());
+                sleep(Duration::from_millis(1)).await;
+            }
+            let woken = count.0.load(Ordering::Relaxed);
+            assert!(woken < 10, "woken {woken} times, with no worker free");
+            drop(submitted);
+            let now = Duration::ZERO;
+            assert!(becomes_ready(pool.get_ref(), PollFlags::POLLIN, now));
+            for polls in 0..4 {
+                assert!(impatiently(polls, pool.submit((3, None))).await.is_none());
+            }
+            let finish = async {
+                Polls(3).await;
+                go.send(()).unwrap();
+            };
+            let (fourth, ()) = join(pool.submit_ref(&(4, None)), finish).await;
+            let mut outcomes = Vec::new();
+            loop {
+                match pool.recv().await {
+                    Ok((id, result)) => outcomes.push((id, result.unwrap())),
+                    Err(Error::Disconnected) => break,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            assert_eq!(outcomes, [(first, 1), (second, 2), (fourth.unwrap(), 4)]);
+        });
+    });
+}
+
+#[test]
+fn a_submit_to_a_pool_that_keeps_no_more_outcomes_is_refused() {
+    in_own_process(|| {
+        let options = wormhole::PoolOptions::new(1).keep(2);
+        let pool = options.run(|number: u64| number).unwrap();
+        block_on(async {
+            let mut pool = ends::Pool::new(pool).unwrap();
+            let mut submitted = 0;
+            while pool.submit(submitted).await.is_ok() {
+                submitted += 1;
+            }
+            assert!(matches!(pool.submit(9).await, Err(Error::Full)));
+            for number in 0..submitted {
+                assert_eq!(pool.recv().await.unwrap().1.unwrap(), number);
+            }
+            pool.submit(9).await.unwrap();
+            assert_eq!(pool.recv().await.unwrap().1.unwrap(), 9);
+        });
+    });
+}
+
+#[test]
+fn a_receiver_takes_all_that_has_come_at_one_wake_up() {
+    in_own_process(|| {
+        run(|| async {
+            let (tx, rx) = channel::<u32>().unwrap();
+            let rx = ends::Receiver::new(rx).unwrap();
+            let mut all = pin!(async {
+                for number in 0..100 {
+                    assert_eq!(rx.recv().await.unwrap(), number);
+                }
+            });
+            let mut polls = 0;
+            poll_fn(|context| {
+                polls += 1;
+                if polls == 2 {
+                    for number in 0..100 {
+                        tx.try_send(number).unwrap();
+                    }
+                }
+                let polled = all.as_mut().poll(context);
+                if polls == 1 {
+                    context.waker().wake_by_ref();
+                }
+                polled
+            })
+            .await;
+            // And one more, if the event loop lets others run just then.
+            assert!(polls <= 3, "{polls} for 100 messages");
+        });
+    });
+}
+
+#[test]
+fn a_receive_that_is_not_polled_any_more_keeps_no_message_from_others() {
+    in_own_process(|| {
+        run(|| async {
+            let (tx, rx) = channel::<u32>().unwrap();
+            let tx = ends::Sender::new(tx).unwrap();
+            let rx = ends::Receiver::new(rx).unwrap();
+            let (one, other) = (rx.clone(), rx.clone());
+            let mut stuck = [pin!(one.recv()), pin!(rx.recv())];
+            let mut context = Context::from_waker(Waker::noop());
+            for number in 0..100 {
+                for receive in &mut stuck {
+                    assert!(receive.as_mut().poll(&mut context).is_pending());
+                }
+                let send = async {
+                    Polls(3).await;
+                    tx.send(number).await.unwrap();
+                };
+                assert_eq!(join(other.recv(), send).await.0.unwrap(), number);
+            }
         });
     });
 }
