@@ -22,7 +22,7 @@ pub(crate) async fn dispatch(
             request = requests.recv(), if waiting.len() < workers => {
                 let Some((number, reply)) = request else { break };
                 // A worker is free, or about to be: one that has died is replaced within milliseconds.
-                let id = pool.get_mut().submit(number)?;
+                let id = pool.submit(number).await?;
                 waiting.insert(id, reply);
             }
             outcome = pool.recv(), if !waiting.is_empty() => {
