@@ -30,10 +30,11 @@ enum Scale {
 }
 
 /// Items whose contenders are bars.
-const BARS: [&str; 9] = [
+const BARS: [&str; 10] = [
     "round-trip",
     "stream",
     "crowd",
+    "awaited",
     "create",
     "spawn",
     "pool",

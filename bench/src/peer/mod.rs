@@ -3,6 +3,7 @@
 //! To add one: a file here that implements [`Carrier`] for the loads that it can carry, and a line in the
 //! entries of the work items in `work`.
 
+pub(crate) mod awaited;
 pub(crate) mod ipc_channel;
 pub(crate) mod json_lines;
 pub(crate) mod python;

@@ -1,5 +1,6 @@
 //! The work that contenders are measured at: rows of a table, each with an entry per contender.
 
+mod awaited;
 mod bulk;
 mod crowd;
 mod descriptors;
@@ -109,7 +110,7 @@ impl Row {
 }
 
 /// The items, with a heading and what is done and measured.
-pub(crate) const ITEMS: [(&str, &str, &str); 15] = [
+pub(crate) const ITEMS: [(&str, &str, &str); 16] = [
     (
         "round-trip",
         "Round trip",
@@ -139,6 +140,11 @@ pub(crate) const ITEMS: [(&str, &str, &str); 15] = [
         "crowd",
         "Several senders and receivers",
         "The small message from and to that many processes on one channel. Time for each message that arrives, wherever. The scheduler chooses the cores.",
+    ),
+    (
+        "awaited",
+        "Awaited ends",
+        "The small message between two processes with an event loop each, on a core of its own. \"wormhole\" are the ends in tokio here. So many tasks on each side share a channel, or one in each direction; those of ipc-channel's stream and of a stream of lines take turns by a lock.",
     ),
     (
         "create",
@@ -192,6 +198,7 @@ pub(crate) fn rows(descriptors: u64) -> Vec<Row> {
     let mut rows = talk::rows();
     rows.extend(descriptors::rows());
     rows.extend(crowd::rows());
+    rows.extend(awaited::rows());
     rows.extend(talk::creation());
     rows.extend(bulk::rows());
     rows.extend(share::rows());

@@ -63,7 +63,11 @@ where
 }
 
 /// Sends a load `operations` times, and receives it on the other side.
-fn one_way<C: Carrier<L>, L: Sync>(place: Place, load: &L, operations: u64) -> Outcome<Usage> {
+pub(super) fn one_way<C: Carrier<L>, L: Sync>(
+    place: Place,
+    load: &L,
+    operations: u64,
+) -> Outcome<Usage> {
     let (mut tx, mut rx) = C::open(load)?;
     let (usage, (), _) = beside(
         place,
