@@ -7,6 +7,8 @@ use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::time::Duration;
 
+#[cfg(any(feature = "tokio", feature = "async-io"))]
+use futures_util::future::join;
 use nix::libc;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -119,6 +121,10 @@ fn number(call: &str) -> Option<(i64, Option<u64>)> {
         "epoll_create1" => libc::SYS_epoll_create1,
         "epoll_ctl" => libc::SYS_epoll_ctl,
         "epoll_pwait" => libc::SYS_epoll_pwait,
+        #[cfg(target_arch = "x86_64")]
+        "epoll_wait" => libc::SYS_epoll_wait,
+        #[cfg(not(target_arch = "x86_64"))]
+        "epoll_wait" => libc::SYS_epoll_pwait,
         "eventfd2" => libc::SYS_eventfd2,
         "execve" => libc::SYS_execve,
         "exit_group" => libc::SYS_exit_group,
@@ -693,4 +699,58 @@ fn every_part_of_the_list_is_tested() {
         ];
         assert!(used.iter().any(|used| tested.contains(used)), "{part}");
     }
+}
+
+/// What an event loop does for the ends of a module: one waits for the other, and all are closed.
+#[cfg(any(feature = "tokio", feature = "async-io"))]
+macro_rules! awaited {
+    ($ends:ident) => {
+        async {
+            let (tx, rx) = channel::<u32>().unwrap();
+            let second = wormhole::$ends::Receiver::new(rx.clone()).unwrap();
+            let rx = wormhole::$ends::Receiver::new(rx).unwrap();
+            let tx = wormhole::$ends::Sender::new(tx).unwrap();
+            let (received, sent) = join(rx.recv(), tx.send(5)).await;
+            sent.unwrap();
+            assert_eq!(received.unwrap(), 5);
+            while tx.try_send(6).is_ok() {}
+            let receive = async { while rx.recv().await.unwrap() != 7 {} };
+            let ((), sent) = join(receive, tx.send(7)).await;
+            sent.unwrap();
+            let leave = async {
+                drop((rx, second));
+            };
+            let (closed, ()) = join(tx.closed(), leave).await;
+            closed.unwrap();
+        }
+    };
+}
+
+#[cfg(feature = "tokio")]
+#[test]
+fn ends_in_tokio_need_the_calls_that_are_listed_and_no_other() {
+    in_own_process(|| {
+        part_is_exact("wormhole::tokio", &|| {
+            let mut builder = tokio::runtime::Builder::new_current_thread();
+            let runtime = builder.enable_all().build().unwrap();
+            Box::new(move || runtime.block_on(awaited!(tokio)))
+        });
+    });
+}
+
+#[cfg(feature = "async-io")]
+#[test]
+fn ends_in_async_io_need_the_calls_that_are_listed_and_no_other() {
+    in_own_process(|| {
+        part_is_exact("wormhole::async_io", &|| {
+            // Its thread, which has begun before the filter, does not have it.
+            async_io::block_on(async_io::Timer::after(SHORT));
+            Box::new(|| {
+                // Often enough to see this thread wait as well, and not that one alone.
+                for _ in 0..200 {
+                    async_io::block_on(awaited!(async_io));
+                }
+            })
+        });
+    });
 }
