@@ -3,6 +3,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[cfg(feature = "tokio")]
+mod awaited;
 // Where seccompiler knows filters.
 #[cfg(any(
     target_arch = "aarch64",
