@@ -76,6 +76,8 @@ fn number(call: &str) -> Option<(i64, Option<u64>)> {
         // C libraries have it in different types.
         #[allow(clippy::unnecessary_cast, reason = "only with glibc")]
         "FIONREAD" => Some(libc::FIONREAD as u64),
+        #[allow(clippy::unnecessary_cast, reason = "only with glibc")]
+        "FIONBIO" => Some(libc::FIONBIO as u64),
         "F_GETFD" => Some(libc::F_GETFD as u64),
         "F_GETFL" => Some(libc::F_GETFL as u64),
         "F_SETFD" => Some(libc::F_SETFD as u64),
@@ -701,11 +703,13 @@ fn every_part_of_the_list_is_tested() {
     }
 }
 
-/// What an event loop does for the ends of a module: one waits for the other, and all are closed.
+/// What an event loop does for the ends of a module: one connects, one waits for the other, and all are closed.
 #[cfg(any(feature = "tokio", feature = "async-io"))]
 macro_rules! awaited {
-    ($ends:ident) => {
+    ($ends:ident, $name:expr) => {
         async {
+            let client = wormhole::$ends::Sender::<u32>::connect(&$name);
+            drop(client.await.unwrap());
             let (tx, rx) = channel::<u32>().unwrap();
             let second = wormhole::$ends::Receiver::new(rx.clone()).unwrap();
             let rx = wormhole::$ends::Receiver::new(rx).unwrap();
@@ -726,6 +730,14 @@ macro_rules! awaited {
     };
 }
 
+/// The name of a listener that this process has for as long as it lives.
+#[cfg(any(feature = "tokio", feature = "async-io"))]
+fn listener() -> String {
+    let name = format!("\0wormhole sandbox {}", std::process::id());
+    std::mem::forget(Listener::<u32>::bind(&name).unwrap());
+    name
+}
+
 #[cfg(feature = "tokio")]
 #[test]
 fn ends_in_tokio_need_the_calls_that_are_listed_and_no_other() {
@@ -733,7 +745,8 @@ fn ends_in_tokio_need_the_calls_that_are_listed_and_no_other() {
         part_is_exact("wormhole::tokio", &|| {
             let mut builder = tokio::runtime::Builder::new_current_thread();
             let runtime = builder.enable_all().build().unwrap();
-            Box::new(move || runtime.block_on(awaited!(tokio)))
+            let name = listener();
+            Box::new(move || runtime.block_on(awaited!(tokio, name)))
         });
     });
 }
@@ -745,10 +758,11 @@ fn ends_in_async_io_need_the_calls_that_are_listed_and_no_other() {
         part_is_exact("wormhole::async_io", &|| {
             // Its thread, which has begun before the filter, does not have it.
             async_io::block_on(async_io::Timer::after(SHORT));
-            Box::new(|| {
+            let name = listener();
+            Box::new(move || {
                 // Often enough to see this thread wait as well, and not that one alone.
                 for _ in 0..200 {
-                    async_io::block_on(awaited!(async_io));
+                    async_io::block_on(awaited!(async_io, name));
                 }
             })
         });
