@@ -7,7 +7,7 @@ use crate::Outcome;
 use crate::measure::{Line, Table};
 use crate::peer::{
     BY_HAND, IPC_CHANNEL, JSON_LINES, PYTHON, PYTHON_POOL, PYTHON_PROCESS, RAW, RAW_FORK, THREAD,
-    THREADS, TINY_NIX_IPC, UNIX_IPC, WORMHOLE,
+    THREADS, TINY_NIX_IPC, UNIX_IPC, WORMHOLE, awaited,
 };
 use crate::report::quantity;
 use crate::work::Unit;
@@ -93,6 +93,9 @@ fn colour(contender: &str) -> RGBColor {
         (PYTHON_PROCESS, RGBColor(90, 70, 40)),
         (BY_HAND, RGBColor(110, 110, 110)),
         (PYTHON_POOL, RGBColor(90, 70, 40)),
+        (awaited::IPC_STREAM, RGBColor(30, 100, 200)),
+        (awaited::SEQPACKET, RGBColor(110, 110, 110)),
+        (awaited::JSON_LINES, RGBColor(140, 80, 180)),
     ];
     let found = colours.iter().find(|(name, _)| *name == contender);
     match found {
