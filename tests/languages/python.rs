@@ -50,6 +50,7 @@ fn program(code: &str) -> Option<Command> {
 }
 
 #[test]
+#[ignore = "CI runs them by themselves, with all versions of Python: `.ci/run client_python`"]
 fn the_clients_own_tests_pass() {
     let Some(mut command) = python() else { return };
     command.args(["-W", "error", "-m", "unittest"]);

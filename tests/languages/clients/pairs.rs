@@ -63,11 +63,11 @@ fn talk(from: Language, to: Language) {
     let pair = |sender, receiver| ((from, sender), (to, receiver));
 
     let (sender, receiver) = pair("send letters", "receive letters");
-    Pair::start::<Letter>(sender, receiver, &[10_000]).both_are_done();
+    Pair::start::<Letter>(sender, receiver, &[3_000]).both_are_done();
 
     // Descriptors as fields and beside the message, both kinds of ends, a blob; and long texts with all that.
     let (sender, receiver) = pair("send parcels", "receive parcels");
-    Pair::start::<Parcel>(sender, receiver, &[10, 1_000_000, 10, 10_000_000]).both_are_done();
+    Pair::start::<Parcel>(sender, receiver, &[10, 1_000_000, 10, 3_000_000]).both_are_done();
 
     // The receiver is killed while the sender waits for room.
     let (sender, receiver) = pair("fill", "hold");
