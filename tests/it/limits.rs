@@ -5,9 +5,10 @@ use std::os::fd::AsFd;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::Uid;
+use serde_json::value::RawValue;
 use wormhole::{Error, Options, Pool, Receiver, Sender, channel, spawn, spawn_fresh};
 
-use crate::support::{in_own_process, open_fds};
+use crate::support::{in_own_process, open_fds, packet_of_length, raw_send, written_text};
 
 fn text(json_len: usize) -> String {
     "x".repeat(json_len - 2) // its quotes
@@ -169,10 +170,10 @@ fn the_limit_is_exact_on_both_sides() {
 fn the_default_limit_is_64_mib() {
     in_own_process(|| {
         const LIMIT: usize = 64 << 20;
-        let (tx, rx) = channel::<String>().unwrap();
-        tx.send(text(LIMIT)).unwrap();
-        assert_eq!(rx.recv().unwrap().len(), LIMIT - 2);
-        let error = tx.send(text(LIMIT + 1)).unwrap_err();
+        let (tx, rx) = channel::<Box<RawValue>>().unwrap();
+        tx.send(written_text(LIMIT)).unwrap();
+        assert_eq!(rx.recv().unwrap().get().len(), LIMIT);
+        let error = tx.send(written_text(LIMIT + 1)).unwrap_err();
         assert_eq!(
             error.to_string(),
             "message of 67108865 bytes is longer than the limit of 67108864 bytes"
@@ -196,13 +197,14 @@ fn the_limit_goes_with_clones_and_is_the_default_for_ends_from_elsewhere() {
     in_own_process(|| {
         let (tx, rx) = Options::new()
             .max_message_len(100)
-            .channel::<String>()
+            .channel::<Box<RawValue>>()
             .unwrap();
         let (clone_tx, clone_rx) = (tx.clone(), rx.clone());
         let too_large = |error| matches!(error, Error::TooLarge { limit: 100, .. });
-        assert!(too_large(clone_tx.send(text(101)).unwrap_err()));
-        let generous = || Sender::<String>::try_from(tx.as_fd().try_clone_to_owned().unwrap());
-        generous().unwrap().send(text(101)).unwrap();
+        assert!(too_large(clone_tx.send(written_text(101)).unwrap_err()));
+        let generous =
+            || Sender::<Box<RawValue>>::try_from(tx.as_fd().try_clone_to_owned().unwrap());
+        generous().unwrap().send(written_text(101)).unwrap();
         assert!(too_large(clone_rx.recv().unwrap_err()));
 
         let beyond = (64 << 20) + 1;
@@ -215,13 +217,15 @@ fn the_limit_goes_with_clones_and_is_the_default_for_ends_from_elsewhere() {
                 }
             )
         };
-        assert!(default(generous().unwrap().send(text(beyond)).unwrap_err()));
-        let (carry, carried) = channel::<Receiver<String>>().unwrap();
+        assert!(default(
+            generous().unwrap().send(written_text(beyond)).unwrap_err()
+        ));
+        let (carry, carried) = channel::<Receiver<Box<RawValue>>>().unwrap();
         carry.by_ref().send(&rx).unwrap();
-        let packet = crate::support::packet_of_length(beyond as u64, b"");
-        let adopted = Receiver::<String>::try_from(rx.as_fd().try_clone_to_owned().unwrap());
+        let packet = packet_of_length(beyond as u64, b"");
+        let adopted = Receiver::<Box<RawValue>>::try_from(rx.as_fd().try_clone_to_owned().unwrap());
         for rx in [adopted.unwrap(), carried.recv().unwrap()] {
-            crate::support::raw_send(&tx, &packet, &[]);
+            raw_send(&tx, &packet, &[]);
             assert!(default(rx.recv().unwrap_err()));
         }
     });

@@ -31,11 +31,17 @@ use nix::unistd::{ForkResult, Pid, fork};
 use rustix::process::{PidfdFlags, pidfd_open};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch, apply_filter};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use tempfile::TempDir;
 use wormhole::Sender;
 
 /// How long a test in a process of its own may take. Far more than it needs: only a hang gets there.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
+
+/// A message of that length, quotes and all, which takes little time to encode and to decode, however long it is.
+pub(crate) fn written_text(len: usize) -> Box<RawValue> {
+    RawValue::from_string(format!("\"{}\"", "x".repeat(len - 2))).unwrap()
+}
 
 /// Text, of which one is sent as any other and cannot be decoded.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -15,7 +15,7 @@ mod work;
 
 /// One test for each workload. Those of many calls, which are many processes, are left to `--ignored`.
 macro_rules! faults {
-    (always: $($always:ident)* long: $($long:ident)*) => {
+    (always: [$($always:ident)*] long: [$($long:ident)*]) => {
         $(
             #[test]
             fn $always() {
@@ -40,7 +40,7 @@ macro_rules! faults {
 }
 
 faults! {
-    always:
+    always: [
         create_a_channel
         create_a_channel_with_a_buffer
         drop_a_channel
@@ -80,7 +80,8 @@ faults! {
         child_of_a_spawn
         join_a_child
         kill_a_child
-    long:
+    ]
+    long: [
         send_a_listener
         send_long
         send_longer_than_the_buffer
@@ -109,4 +110,5 @@ faults! {
         cancel_in_a_pool
         start_a_program
         inherit_arguments
+    ]
 }
