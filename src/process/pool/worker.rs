@@ -187,9 +187,12 @@ where
 
 /// Sends an answer, or else why it cannot be sent.
 fn say<R: Serialize>(answers: &Sender<Answer<R>>, answer: Answer<R>) -> Result<()> {
+    let is_first = matches!(answer, Answer::Ready);
     match catch_unwind(AssertUnwindSafe(|| answers.send(answer))) {
         Ok(Ok(())) => Ok(()),
         Ok(Err(Error::Disconnected)) => Err(Error::Disconnected),
+        // It would never get a job.
+        Ok(Err(error)) if is_first => Err(error),
         Ok(Err(error)) => answers.send(Answer::Undelivered(format!(
             "cannot send the result: {error:#}"
         ))),

@@ -12,8 +12,8 @@ use wormhole::process::Builder;
 use wormhole::{Error, Options, Receiver, Sender, channel, inherit, spawn_command};
 
 use crate::support::{
-    DEADLINE, DescriptorLimit, in_own_process, open_fds, os_error, output_within, pipe,
-    test_as_program, two_way_pair,
+    DEADLINE, DescriptorLimit, deny_with, forked, in_own_process, open_fds, os_error,
+    output_within, pipe, test_as_program, two_way_pair,
 };
 
 const ROLE: &str = "TEST_PROGRAM";
@@ -335,6 +335,44 @@ fn nothing_of_it_stays_open_in_this_process() {
                 assert!(matches!(rx.try_recv(), Err(Error::Disconnected)));
             }
         });
+    });
+}
+
+// Where seccompiler knows filters.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn without_the_calls_of_later_kernels_programs_start_beside_threads_all_the_same() {
+    use nix::libc::{SYS_close_range, SYS_unshare};
+    in_own_process(|| {
+        for denied in [SYS_close_range, SYS_unshare] {
+            forked(|| {
+                deny_with(nix::Error::ENOSYS, [denied]);
+                beside_a_thread(|| {
+                    let before = open_fds();
+                    // Not close-on-exec, as programs of others leave them.
+                    let (read, write) = nix::unistd::pipe().unwrap();
+                    let (tx, rx) = channel::<u8>().unwrap();
+                    let mut command = Command::new("sh");
+                    command.args(["-c", "echo /proc/$$/fd/*"]);
+                    command.stdin(Stdio::null()).stdout(Stdio::piped());
+                    let mut builder = Builder::new();
+                    builder.only_arguments(true);
+                    let mut child = builder.spawn_command(command, tx).unwrap();
+                    let text = std::io::read_to_string(child.take_stdout().unwrap()).unwrap();
+                    // The streams, what is handed over, and what the shell reads the list with.
+                    assert!(text.split_whitespace().count() <= 5, "{text}");
+                    child.join().unwrap();
+                    assert!(matches!(rx.recv(), Err(Error::Disconnected)));
+                    let (tx, ended) = channel::<u8>().unwrap();
+                    program_that_is_missing();
+                    drop(tx);
+                    assert!(matches!(ended.try_recv(), Err(Error::Disconnected)));
+                    drop((rx, ended, read, write));
+                    assert_eq!(open_fds(), before);
+                });
+            })
+            .join();
+        }
     });
 }
 

@@ -106,6 +106,7 @@ faults! {
         spawn_a_fresh_child
         start_a_pool
         job_of_a_pool
+        child_of_a_pool
         death_in_a_pool
         cancel_in_a_pool
         start_a_program

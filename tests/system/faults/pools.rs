@@ -87,6 +87,29 @@ pub(super) fn job_of_a_pool() -> String {
     told
 }
 
+/// The workers' calls fail, the same one in each of them, and that of the same number in their parent: a job that was
+/// submitted has its outcome whatever it is, and nothing takes forever.
+pub(super) fn child_of_a_pool() -> String {
+    let before = open_fds();
+    if let Ok(mut pool) = Pool::new(1, twice) {
+        match pool.submit_timeout(2, LONG) {
+            Ok(id) => {
+                let mut received = pool.recv_timeout(LONG);
+                if matches!(received, Err(Error::Io { .. })) {
+                    received = pool.recv_timeout(LONG);
+                }
+                assert_eq!(received.unwrap().0, id);
+            }
+            Err(Error::Child { .. } | Error::Io { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+        assert!(matches!(pool.try_recv(), Err(Error::Disconnected)));
+    }
+    no_child_is_left();
+    nothing_leaks(&before);
+    "ok".to_owned()
+}
+
 pub(super) fn death_in_a_pool() -> String {
     make_calls();
     let before = open_fds();

@@ -89,6 +89,7 @@ const ERRORS: &[(&str, &str)] = &[
         "sendto",
         "EAGAIN EINTR EPIPE ECONNRESET ECONNREFUSED EMSGSIZE ENOBUFS ENOMEM",
     ),
+    ("set_robust_list", "EINVAL"),
     ("setsockopt", "ENOMEM"),
     ("shutdown", "ENOBUFS ENOTCONN"),
     ("socket", "EAFNOSUPPORT EMFILE ENFILE ENOBUFS ENOMEM"),
@@ -828,6 +829,15 @@ const TABLE: &[(&str, &[&[Rule]])] = &[
     ),
     ("cancel_in_a_pool", &[REPLACE]),
     (
+        "child_of_a_pool",
+        &[&[
+            ("dup3", "*", As),
+            ("recvmsg", "*", As),
+            ("sendto", "*", As),
+            ("set_robust_list", "*", As),
+        ]],
+    ),
+    (
         "start_a_program",
         &[
             CREATE,
@@ -890,8 +900,9 @@ const TABLE: &[(&str, &[&[Rule]])] = &[
 ];
 
 /// Where two processes or a clock are at it, so that only the first call of each name is sure to come.
-const TIMED: [&str; 10] = [
+const TIMED: [&str; 11] = [
     "cancel_in_a_pool",
+    "child_of_a_pool",
     "death_in_a_pool",
     "select_nothing",
     "send_to_a_full_channel",

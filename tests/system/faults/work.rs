@@ -127,6 +127,7 @@ pub(crate) fn run(name: &str) -> String {
         "spawn_a_fresh_child" => spawn_a_fresh_child,
         "start_a_pool" => pools::start_a_pool,
         "job_of_a_pool" => pools::job_of_a_pool,
+        "child_of_a_pool" => pools::child_of_a_pool,
         "death_in_a_pool" => pools::death_in_a_pool,
         "cancel_in_a_pool" => pools::cancel_in_a_pool,
         "start_a_program" => start_a_program,
