@@ -29,6 +29,7 @@ pub(crate) fn description() -> Vec<(&'static str, String)> {
         "ipc-channel",
         "unix-ipc",
         "tiny-nix-ipc",
+        "procspawn",
         "serde_json",
     ] {
         list.push((package, version(LOCK, package).unwrap_or_else(unknown)));
@@ -69,9 +70,9 @@ fn hypervisor() -> bool {
     field("/proc/cpuinfo", "flags").is_some_and(|flags| flags.contains("hypervisor"))
 }
 
-/// The version of a package in a lock file.
+/// The version of a package in a lock file: the latest, if a peer has another one of its own.
 fn version(lock: &str, package: &str) -> Option<String> {
-    let (_, rest) = lock.split_once(&format!("name = \"{package}\"\nversion = \""))?;
+    let (_, rest) = lock.rsplit_once(&format!("name = \"{package}\"\nversion = \""))?;
     Some(rest.split_once('"')?.0.to_owned())
 }
 
@@ -81,7 +82,8 @@ mod tests {
 
     #[test]
     fn versions_are_those_that_were_built() {
-        let lock = "[[package]]\nname = \"a\"\nversion = \"1.2.3\"\n";
+        let package = |version| format!("[[package]]\nname = \"a\"\nversion = \"{version}\"\n");
+        let lock = &[package("1.1.4"), package("1.2.3")].concat();
         assert_eq!(version(lock, "a").as_deref(), Some("1.2.3"));
         assert_eq!(version(lock, "b"), None);
         assert!(version(LOCK, "ipc-channel").is_some());

@@ -35,6 +35,7 @@ pub(crate) type Outcome<T> = anyhow::Result<T>;
 
 fn main() -> ExitCode {
     wormhole::process::init();
+    peer::procspawn::init();
     match run() {
         Ok(code) => code,
         Err(error) => {

@@ -6,6 +6,7 @@
 pub(crate) mod awaited;
 pub(crate) mod ipc_channel;
 pub(crate) mod json_lines;
+pub(crate) mod procspawn;
 pub(crate) mod python;
 pub(crate) mod raw;
 pub(crate) mod threads;
@@ -36,6 +37,8 @@ pub(crate) const THREADS: &str = "mpsc (threads)";
 /// And of those that only start processes.
 pub(crate) const RAW_FORK: &str = "raw fork";
 pub(crate) const THREAD: &str = "std thread";
+pub(crate) const FRESH_CHILD: &str = "wormhole, fresh child";
+pub(crate) const PROCSPAWN: &str = "procspawn";
 pub(crate) const PYTHON_PROCESS: &str = "Python Process";
 /// And of those that have workers.
 pub(crate) const BY_HAND: &str = "channels by hand";

@@ -164,12 +164,12 @@ pub(crate) const ITEMS: [(&str, &str, &str); 16] = [
     (
         "spawn",
         "Start a process and wait for its end",
-        "A child that does nothing, and its result, if there is one. From a small process, from one that has written to 16 MB more of memory, and from one that has both ends of 1,000 channels of wormhole.",
+        "A child that does nothing, and its result, if there is one. A fresh child, and one of procspawn, is this program started anew. From a small process, from one that has written to 16 MB more of memory, and from one that has both ends of 1,000 channels of wormhole.",
     ),
     (
         "pool",
         "Jobs for a pool of worker processes",
-        "A job is a number, its result the next one. \"By hand\" has channels of its own for each worker, with one job waiting where there are many, and nobody who notices when a worker dies. The scheduler chooses the cores.",
+        "A job is a number, its result the next one. \"By hand\" has channels of its own for each worker, with one job waiting where there are many, and nobody who notices when a worker dies. procspawn has a thread for each worker. The scheduler chooses the cores.",
     ),
     (
         "many",

@@ -5,7 +5,7 @@ use wormhole::{Child, Pool, PoolOptions, Receiver, Sender, channel, spawn};
 
 use super::{Entry, Row};
 use crate::Outcome;
-use crate::peer::{self, python};
+use crate::peer::{self, procspawn, python};
 use crate::process::together;
 use crate::sample::Sample;
 
@@ -23,6 +23,7 @@ pub(super) fn rows() -> Vec<Row> {
                     one_by_one(jobs, PoolOptions::new(1).fresh())
                 }),
                 Entry::new(peer::BY_HAND, one_by_hand),
+                Entry::new(peer::PROCSPAWN, |jobs| procspawn::one_by_one(jobs, work)),
                 python_pool("one"),
             ]
         }),
@@ -35,6 +36,7 @@ pub(super) fn rows() -> Vec<Row> {
                     map(jobs, PoolOptions::new(2).ahead(1).fresh())
                 }),
                 Entry::new(peer::BY_HAND, by_hand),
+                Entry::new(peer::PROCSPAWN, |jobs| procspawn::many(jobs, work)),
                 python_pool("many"),
             ]
         }),
@@ -43,6 +45,7 @@ pub(super) fn rows() -> Vec<Row> {
                 Entry::new(peer::WORMHOLE, |jobs| map(jobs, PoolOptions::new(256))),
                 Entry::cannot(peer::FRESH, NO),
                 Entry::cannot(peer::BY_HAND, NO),
+                Entry::cannot(peer::PROCSPAWN, NO),
                 Entry::cannot(peer::PYTHON_POOL, NO),
             ]
         }),
@@ -53,6 +56,7 @@ pub(super) fn rows() -> Vec<Row> {
                     die(deaths, PoolOptions::new(1).fresh())
                 }),
                 Entry::cannot(peer::BY_HAND, NO),
+                Entry::new(peer::PROCSPAWN, |deaths| procspawn::die(deaths, work)),
                 Entry::cannot(peer::PYTHON_POOL, "one death ends its whole pool"),
             ]
         }),

@@ -8,7 +8,7 @@ use nix::unistd::{ForkResult, fork};
 
 use super::{Entry, Row};
 use crate::Outcome;
-use crate::peer::{self, python};
+use crate::peer::{self, procspawn, python};
 use crate::place::Place;
 use crate::process::together;
 use crate::sample::Sample;
@@ -66,6 +66,8 @@ fn entries(parent: Parent) -> Vec<Entry> {
     let small = parent.memory == 0 && parent.channels == 0;
     vec![
         entry(peer::WORMHOLE, parent, spawned),
+        entry(peer::FRESH_CHILD, parent, fresh),
+        entry(peer::PROCSPAWN, parent, procspawn::child),
         entry(peer::RAW_FORK, parent, forked),
         entry(peer::THREAD, parent, thread),
         match python::version() {
@@ -102,6 +104,11 @@ fn start_and_end(parent: Parent, once: fn() -> Outcome<()>, operations: u64) -> 
 /// A child that does nothing, and its result.
 fn spawned() -> Outcome<()> {
     Ok(wormhole::spawn((), |()| ())?.join()?)
+}
+
+/// The same in a fresh copy of this program.
+fn fresh() -> Outcome<()> {
+    Ok(wormhole::spawn_fresh((), |()| ())?.join()?)
 }
 
 /// The floor: a child that ends at once.
