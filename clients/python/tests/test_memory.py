@@ -14,7 +14,7 @@ import wormhole_ipc as wormhole
 
 from .support import PACKAGE, Case, raw_send
 
-SIZE = 2 << 20
+SIZE = 1 << 20
 
 
 @dataclass
@@ -35,18 +35,18 @@ class Kind(NamedTuple):
     def pieces(self) -> Iterator[bytes]:
         """The text, never much of it at once: what is freed again would make room for the message."""
         yield self.start.encode()
-        for place in range(0, SIZE // len(self.item), 50):
-            numbers = range(place, place + 50)
+        at_once = 10_000 // len(self.item)
+        for place in range(0, SIZE // len(self.item), at_once):
             if "%" in self.item:
+                numbers = range(place, place + at_once)
                 yield "".join([self.item % number for number in numbers]).encode()
             else:
-                yield self.item.encode() * 50
+                yield self.item.encode() * at_once
         yield self.end.encode()
 
 
 KINDS: Dict[str, Kind] = {
     "bytes": Kind(bytes, "[", "0,", "0]", 20),
-    "integers": Kind(List[int], "[", "1000,", "0]", 30),
     "floats": Kind(List[float], "[", "0.5,", "0.5]", 40),
     "lists": Kind(List[List[int]], "[", "[],", "[]]", 80),
     "filled lists": Kind(List[List[int]], "[", "[0],", "[0]]", 80),
