@@ -45,7 +45,7 @@ func growth[T any](t *testing.T, text string) float64 {
 // How much memory a received message takes up, as a multiple of its text: its type decides. The figures are in
 // SECURITY.md.
 func TestAMessageTakesUpAMultipleOfItsTextThatItsTypeDecides(t *testing.T) {
-	const size = 2 << 20
+	const size = 1 << 20
 	list := func(item string) string {
 		return "[" + strings.Repeat(item+",", size/(len(item)+1)) + item + "]"
 	}
