@@ -92,7 +92,7 @@ class Table(Case):
             self.refused(Maybe, Maybe(bad))
             self.refused(Loose, Loose(bad), Loose([{"x": (bad,)}]))
             self.refused(Any, bad, [bad], {"x": bad}, {bad: 1}, Loose(bad), Maybe(bad))
-        # Rust writes null.
+        # What other programs write in their place.
         self.assertRaises(wormhole.Decode, self.read, float, "null")
         self.assertIsNone(self.read(Optional[float], "null"))
         for text in ("NaN", "Infinity", "-Infinity", "1e999"):
