@@ -441,7 +441,9 @@ fn the_worker_of_the_readme_works() {
         input.rewind().unwrap();
         let name = "input".to_owned();
         tx.send(Job { name, input, reply }).unwrap();
-        assert_eq!(replies.recv().unwrap(), 12);
+        let answer = replies.recv();
+        let answer = answer.unwrap_or_else(|error| panic!("{error}; {:?}", child.wait()));
+        assert_eq!(answer, 12);
         drop(tx);
         assert!(child.wait().unwrap().success());
     });
