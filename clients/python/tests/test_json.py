@@ -44,6 +44,10 @@ class Maybe(NamedTuple):
     value: Optional[float]
 
 
+class Wrapped(NamedTuple):
+    anything: Any
+
+
 @dataclass
 class Loose:
     anything: Any
@@ -165,11 +169,16 @@ class Table(Case):
             {2.5: "a", "2.5": "b"},
             {1e16: "a", "1e+16": "b"},
             {Level.LOW: "a", "1": "b"},
+            {-1: "a", "-1": "b"},
             collections.OrderedDict([("1", "a"), (1, "b")]),
         ):
             self.refused(Any, alike, [alike], {"x": ({"y": alike},)}, Loose(alike))
             self.refused(Loose, Loose(alike))
             self.refused(List[Any], [1, alike])
+            self.refused(Tuple[int, Any], (1, alike))
+            self.refused(Optional[List[Any]], [alike])
+            self.refused(Wrapped, Wrapped(alike))
+            self.refused(Union[Loose, Point], Loose(alike))
             self.refused(Dict[str, Any], {"x": alike})
             self.refused(dict, {"x": alike})
             self.refused(list, [alike])
