@@ -140,6 +140,8 @@ class Types(Case):
             Dict[int, str], '{"x":"y"}', '{"1.0":"y"}', '{"":"y"}', '{"+1":"y"}', '{"٣":"y"}'
         )
         self.refused(Dict[U8, str], '{"256":"x"}')
+        # Or two keys would be one.
+        self.refused(Dict[int, str], '{"01":"y"}', '{"-0":"y"}', '{"-01":"y"}', '{"1 ":"y"}')
         self.refused(Color, '"BLUE"', "1", "null", '{"RED":null}')
         self.refused(Literal["a", 1], '"b"', "true", "1.0")
         self.refused(U8, "-1", "256")

@@ -14,6 +14,7 @@ import fcntl
 import io
 import math
 import os
+import re
 import socket
 import sys
 import types
@@ -220,6 +221,9 @@ _HASH_MODULUS = sys.hash_info.modulus
 _MOST_OF_ONE_HASH = 64
 
 
+_INTEGER = re.compile("0|-?[1-9][0-9]*")
+
+
 def _key(hint: Any, name: str) -> Tuple[Callable[[Any], str], Callable[[str], Any]]:
     """How a key that is no text is written as one, and read. serde_json writes them alike."""
     kind = typing.get_args(hint)[0] if typing.get_origin(hint) is typing.Annotated else hint
@@ -242,9 +246,8 @@ def _key(hint: Any, name: str) -> Tuple[Callable[[Any], str], Callable[[str], An
         if kind is bool:
             value = {"true": True, "false": False}.get(text, text)
         elif issubclass(kind, int):
-            digits = text[1:] if text.startswith("-") else text
             # Of so many digits as Python reads in a number: reading takes the square of them.
-            if not (digits.isascii() and digits.isdigit() and len(digits) <= 4300):
+            if len(text) > 4300 or not _INTEGER.fullmatch(text):
                 raise Mismatch(f"{excerpt(repr(text[:80]))} is no key that is an integer")
             value = int(text)
         try:
