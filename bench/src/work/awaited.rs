@@ -74,11 +74,11 @@ fn blocking(way: Way, operations: u64) -> Outcome<Sample> {
     }
 }
 
-/// Has each task do so many operations with its end, after a tenth as many to warm up.
-async fn repeat<L, E, F>(
+/// Starts an event loop and has each task do so many operations with its end, after a tenth as many to warm up.
+fn repeat<L, E, F>(
     side: &mut Side,
     operations: u64,
-    ends: Vec<E>,
+    ends: impl FnOnce() -> Outcome<Vec<E>>,
     task: impl Fn(E, Arc<Small>, u64) -> F,
 ) -> Outcome<()>
 where
@@ -92,10 +92,12 @@ where
         let tasks = tasks.map(|end| task(end, Arc::clone(&load), operations));
         L::all(tasks.collect())
     };
-    let ends = share(ends, operations.div_ceil(10)).await?;
-    side.start()?;
-    share(ends, operations).await?;
-    side.stop()
+    L::start()?.run(async {
+        let ends = share(ends()?, operations.div_ceil(10)).await?;
+        side.start()?;
+        share(ends, operations).await?;
+        side.stop()
+    })
 }
 
 /// What each task has to do.
@@ -112,36 +114,26 @@ fn expect(got: Got) -> Outcome<()> {
 fn awaited_one_way<C: Awaited>(tasks: usize, operations: u64) -> Outcome<Sample> {
     let (tx, rx) = C::open()?;
     let share = share(operations, tasks);
+    let send = |mut tx: C::Tx, load: Arc<Small>, share| async move {
+        for _ in 0..share {
+            C::send(&mut tx, &load).await?;
+        }
+        Ok(tx)
+    };
+    let receive = |mut rx: C::Rx, load: Arc<Small>, share| async move {
+        for _ in 0..share {
+            expect(C::recv(&mut rx, &load).await?)?;
+        }
+        Ok(rx)
+    };
     let (usage, (), _) = beside(
         Place::Apart,
         false,
         move |side| {
-            let event_loop = C::Loop::start()?;
-            event_loop.run(async {
-                let ends = C::senders(tx, tasks)?;
-                repeat::<C::Loop, _, _>(side, share, ends, |mut tx, load, share| async move {
-                    for _ in 0..share {
-                        C::send(&mut tx, &load).await?;
-                    }
-                    Ok(tx)
-                })
-                .await
-            })?;
+            repeat::<C::Loop, _, _>(side, share, || C::senders(tx, tasks), send)?;
             Ok(Vec::new())
         },
-        move |side| {
-            let event_loop = C::Loop::start()?;
-            event_loop.run(async {
-                let ends = C::receivers(rx, tasks)?;
-                repeat::<C::Loop, _, _>(side, share, ends, |mut rx, load, share| async move {
-                    for _ in 0..share {
-                        expect(C::recv(&mut rx, &load).await?)?;
-                    }
-                    Ok(rx)
-                })
-                .await
-            })
-        },
+        move |side| repeat::<C::Loop, _, _>(side, share, || C::receivers(rx, tasks), receive),
     )?;
     Ok(usage.per(share * tasks as u64))
 }
@@ -150,48 +142,29 @@ fn awaited_round_trip<C: Awaited>(tasks: usize, operations: u64) -> Outcome<Samp
     let (tx, far_rx) = C::open()?;
     let (far_tx, rx) = C::open()?;
     let share = share(operations, tasks);
+    let answer = |(mut tx, mut rx): (C::Tx, C::Rx), load: Arc<Small>, share| async move {
+        for _ in 0..share {
+            expect(C::recv(&mut rx, &load).await?)?;
+            C::send(&mut tx, &load).await?;
+        }
+        Ok((tx, rx))
+    };
+    let ask = |(mut tx, mut rx): (C::Tx, C::Rx), load: Arc<Small>, share| async move {
+        for _ in 0..share {
+            C::send(&mut tx, &load).await?;
+            expect(C::recv(&mut rx, &load).await?)?;
+        }
+        Ok((tx, rx))
+    };
     let (usage, (), _) = beside(
         Place::Apart,
         false,
         move |side| {
-            let event_loop = C::Loop::start()?;
-            event_loop.run(async {
-                let ends = pairs::<C>(far_tx, far_rx, tasks)?;
-                repeat::<C::Loop, _, _>(
-                    side,
-                    share,
-                    ends,
-                    |(mut tx, mut rx), load, share| async move {
-                        for _ in 0..share {
-                            expect(C::recv(&mut rx, &load).await?)?;
-                            C::send(&mut tx, &load).await?;
-                        }
-                        Ok((tx, rx))
-                    },
-                )
-                .await
-            })?;
+            let ends = || pairs::<C>(far_tx, far_rx, tasks);
+            repeat::<C::Loop, _, _>(side, share, ends, answer)?;
             Ok(Vec::new())
         },
-        move |side| {
-            let event_loop = C::Loop::start()?;
-            event_loop.run(async {
-                let ends = pairs::<C>(tx, rx, tasks)?;
-                repeat::<C::Loop, _, _>(
-                    side,
-                    share,
-                    ends,
-                    |(mut tx, mut rx), load, share| async move {
-                        for _ in 0..share {
-                            C::send(&mut tx, &load).await?;
-                            expect(C::recv(&mut rx, &load).await?)?;
-                        }
-                        Ok((tx, rx))
-                    },
-                )
-                .await
-            })
-        },
+        move |side| repeat::<C::Loop, _, _>(side, share, || pairs::<C>(tx, rx, tasks), ask),
     )?;
     Ok(usage.per(share * tasks as u64))
 }
