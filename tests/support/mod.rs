@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use nix::libc::c_long;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, killpg, sigaction};
 use nix::sys::socket::{
     AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType,
@@ -359,9 +359,9 @@ pub(crate) fn open_fds() -> BTreeMap<RawFd, String> {
 
 /// Leaves this process with room for exactly so many more descriptors.
 pub(crate) struct DescriptorLimit {
-    soft: u64,
-    hard: u64,
-    used: u64,
+    soft: rlim_t,
+    hard: rlim_t,
+    used: rlim_t,
     _fillers: Vec<fs::File>,
 }
 
@@ -369,7 +369,7 @@ impl DescriptorLimit {
     /// With no room at first.
     pub(crate) fn new() -> Self {
         let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-        let used = u64::try_from(*open_fds().keys().max().unwrap()).unwrap() + 1;
+        let used = rlim_t::try_from(*open_fds().keys().max().unwrap()).unwrap() + 1;
         setrlimit(Resource::RLIMIT_NOFILE, used, hard).unwrap();
         // The numbers below the highest one that are free.
         let fillers = std::iter::from_fn(|| fs::File::open("/dev/null").ok()).collect();
@@ -381,7 +381,7 @@ impl DescriptorLimit {
         }
     }
 
-    pub(crate) fn leave_room_for(&self, more: u64) {
+    pub(crate) fn leave_room_for(&self, more: rlim_t) {
         setrlimit(Resource::RLIMIT_NOFILE, self.used + more, self.hard).unwrap();
     }
 }

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio, exit};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 use serde::{Deserialize, Serialize};
 use wormhole::{
     Child, Error, Receiver, ReceiverSet, Sender, channel, spawn, spawn_command, spawn_unchecked,
@@ -233,7 +233,7 @@ fn ends_beyond_a_limit_that_was_lowered_are_closed() {
 
 /// Raises the limit of descriptors so far that there can be one of that number, where the machine allows it.
 fn make_room_for(number: RawFd) -> bool {
-    let needed = u64::try_from(number).unwrap() + 1;
+    let needed = rlim_t::try_from(number).unwrap() + 1;
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     let limit = hard.max(needed);
     let is_raised = setrlimit(Resource::RLIMIT_NOFILE, limit, limit).is_ok();
