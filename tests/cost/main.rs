@@ -22,6 +22,13 @@ use std::process::Command;
 use std::time::Duration;
 
 use nix::libc::c_long;
+#[cfg(not(target_arch = "x86"))]
+use nix::libc::{SYS_recvmsg, SYS_sendmsg, SYS_sendto};
+// There all calls of sockets are one.
+#[cfg(target_arch = "x86")]
+use nix::libc::{
+    SYS_socketcall as SYS_recvmsg, SYS_socketcall as SYS_sendmsg, SYS_socketcall as SYS_sendto,
+};
 use nix::sys::ptrace;
 use nix::sys::signal::{Signal, raise};
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -275,7 +282,6 @@ fn system_calls(work: impl Fn()) -> Vec<c_long> {
 
 #[test]
 fn a_small_send_and_a_receive_of_a_waiting_message_are_one_system_call_each() {
-    use nix::libc::{SYS_recvmsg, SYS_sendmsg, SYS_sendto};
     in_own_process(|| {
         if !may_trace() {
             return;
@@ -327,7 +333,6 @@ fn is_asleep(pid: u32) -> bool {
 
 #[test]
 fn a_receive_whose_message_comes_late_sleeps_at_once() {
-    use nix::libc::SYS_recvmsg;
     const MESSAGES: u32 = 80;
     in_own_process(|| {
         if !may_trace() {
@@ -364,7 +369,7 @@ fn a_receive_whose_message_comes_late_sleeps_at_once() {
 
 #[test]
 fn waiting_for_one_of_two_is_one_system_call_more() {
-    use nix::libc::{SYS_ppoll, SYS_recvmsg, SYS_sendto};
+    use nix::libc::SYS_ppoll;
     in_own_process(|| {
         if !may_trace() {
             return;
