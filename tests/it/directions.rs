@@ -8,6 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::signal::{SigHandler, Signal, signal};
 use wormhole::{Error, Listener, Receiver, Sender, channel, spawn, spawn_command};
 
 use crate::support::{in_own_process, open_fds, packet, raw_send, two_way_pair};
@@ -145,6 +146,24 @@ fn a_listener_that_was_given_away_in_vain_removes_its_file() {
         let listener = rx.recv().unwrap();
         Sender::connect(&path).unwrap().send(5).unwrap();
         assert_eq!(listener.accept().unwrap().0.recv().unwrap(), 5);
+    });
+}
+
+#[test]
+fn to_ask_for_the_direction_neither_waits_nor_signals() {
+    in_own_process(|| {
+        let (ours, _theirs) = two_way_pair();
+        let duplicate = ours.try_clone().unwrap();
+        let tx: Sender<u8> = ours.try_into().unwrap();
+        while tx.try_send(1).is_ok() {}
+        let again: Sender<u8> = duplicate.try_into().unwrap();
+        assert!(matches!(again.try_send(1), Err(Error::Full)));
+
+        // SAFETY: no handler is installed.
+        #[allow(unsafe_code, reason = "no safe way to change the action of a signal")]
+        unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }.unwrap();
+        let (_tx, rx) = channel::<u8>().unwrap();
+        assert!(Sender::<u8>::try_from(OwnedFd::try_from(rx).unwrap()).is_err());
     });
 }
 

@@ -287,6 +287,27 @@ fn a_message_may_nest_127_levels_deep() {
     });
 }
 
+#[test]
+fn a_handle_that_sets_its_limit_keeps_to_it_and_its_clones_do_not() {
+    let text = |len: usize| "x".repeat(len - 2); // less the quotes
+    let (tx, rx) = channel::<String>().unwrap();
+    let (mut short, mut shorter) = (tx.clone(), rx.clone());
+    short.set_max_message_len(10);
+    shorter.set_max_message_len(9);
+    let error = short.send(text(11)).unwrap_err();
+    let size_and_limit = |error| match error {
+        Error::TooLarge { size, limit } => (size, limit),
+        error => panic!("{error}"),
+    };
+    assert_eq!(size_and_limit(error), (11, 10));
+    short.send(text(10)).unwrap();
+    tx.send(text(11)).unwrap();
+    short.send(text(9)).unwrap();
+    assert_eq!(size_and_limit(shorter.recv().unwrap_err()), (10, 9));
+    assert_eq!(rx.recv().unwrap(), text(11));
+    assert_eq!(shorter.recv().unwrap(), text(9));
+}
+
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
 struct Nest(Vec<Nest>);
 

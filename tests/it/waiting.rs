@@ -4,7 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use nix::unistd::Pid;
-use wormhole::{Options, Receiver, ReceiverSet, Sender, channel, select};
+use wormhole::{Error, Options, Receiver, ReceiverSet, Sender, channel, select};
 
 use crate::support::{forked, in_own_process, stat, until_asleep};
 
@@ -124,5 +124,22 @@ fn a_send_waits_awake_while_that_pays_off() {
                 waits(spin, || send(&tx), || assert_eq!(rx.recv().unwrap(), 8));
             }
         }
+    });
+}
+
+#[test]
+fn without_spinning_no_call_waits_that_may_not() {
+    in_own_process(|| {
+        let options = Options::new().spin(Duration::ZERO);
+        let (tx, rx) = options.channel::<u32>().unwrap();
+        let short = Duration::from_millis(5);
+        assert!(matches!(rx.try_recv(), Err(Error::Empty)));
+        let late = rx.recv_timeout(short);
+        assert!(matches!(late, Err(Error::TimedOut { .. })));
+        while tx.try_send(1).is_ok() {}
+        assert!(matches!(tx.try_send(2), Err(Error::Full)));
+        let late = tx.send_timeout(3, short);
+        assert!(matches!(late, Err(Error::TimedOut { .. })));
+        assert!(rx.try_iter().all(|message| message.unwrap() == 1));
     });
 }

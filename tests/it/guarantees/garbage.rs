@@ -2,7 +2,8 @@
 //! good message arrives.
 
 use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
@@ -365,6 +366,26 @@ fn g6_received_descriptors_are_close_on_exec() {
         ] {
             assert!(is_cloexec(&end));
         }
+    });
+}
+
+#[test]
+fn g6_received_descriptors_may_have_any_number() {
+    in_own_process(|| {
+        let (tx, rx) = channel::<u8>().unwrap();
+        let (reader, mut writer) = pipe();
+        tx.send_with_fds(1, &[reader.as_fd(), reader.as_fd()])
+            .unwrap();
+        drop(reader);
+        nix::unistd::close(0).unwrap();
+        let (_, fds) = rx.recv_with_fds().unwrap();
+        assert_eq!((fds.len(), fds[0].as_raw_fd()), (2, 0));
+        writer.write_all(b"text").unwrap();
+        drop(writer);
+        let mut text = String::new();
+        let first = fds.into_iter().next().unwrap();
+        File::from(first).read_to_string(&mut text).unwrap();
+        assert_eq!(text, "text");
     });
 }
 

@@ -621,6 +621,36 @@ fn a_search_of_the_arguments_does_not_disturb_a_message_that_they_send() {
     });
 }
 
+#[test]
+fn a_search_that_fails_does_not_disturb_the_one_around_it() {
+    /// Whose `Serialize` spawns what cannot be.
+    struct Spawns;
+    impl Serialize for Spawns {
+        fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            let (tx, _rx) = channel::<u32>().unwrap();
+            let no_text = HashMap::from([((1, 2), 3)]);
+            let refused = spawn((tx, no_text), |_| ()).unwrap_err();
+            assert!(matches!(refused, Error::Encode { .. }), "{refused}");
+            serializer.serialize_unit()
+        }
+    }
+    in_own_process(|| {
+        let (before, before_rx) = channel::<u32>().unwrap();
+        let (after, after_rx) = channel::<u32>().unwrap();
+        let child = spawn((before, Spawns, after), |(before, _, after)| {
+            before.send(1).unwrap();
+            after.send(2).unwrap();
+        });
+        child.unwrap().join().unwrap();
+        assert_eq!(
+            (before_rx.recv().unwrap(), after_rx.recv().unwrap()),
+            (1, 2)
+        );
+        assert!(matches!(before_rx.recv(), Err(Error::Disconnected)));
+        assert!(matches!(after_rx.recv(), Err(Error::Disconnected)));
+    });
+}
+
 #[derive(Serialize)]
 struct Fd(#[serde(with = "wormhole::fd")] OwnedFd);
 
