@@ -56,7 +56,8 @@ The contenders:
 - **wormhole, Python to Rust**: the client in `clients/python`, with this crate at the other end.
 - **mpsc (threads)**: `std::sync::mpsc::sync_channel` between threads of one process, for scale. It encodes and
   copies nothing. Beside processes: a thread of `std::thread`.
-- **tokio-seqpacket**: serde_json by hand on a SOCK_SEQPACKET socket in tokio. **ipc-channel, stream**: its stream, in
+- **tokio-seqpacket**: serde_json by hand on a SOCK_SEQPACKET socket in tokio, with `recv`, which loses descriptors; **fds**:
+  with room for those that may come. **ipc-channel, stream**: its stream, in
   tokio, which has a thread of its own; the sender blocks. **JSON lines, tokio**: a line for each message through tokio's
   `UnixStream`.
 - **raw fork**: `fork` and `waitpid`, and a child that ends at once. The floor.

@@ -95,6 +95,7 @@ fn colour(contender: &str) -> RGBColor {
         (PYTHON_POOL, RGBColor(90, 70, 40)),
         (awaited::IPC_STREAM, RGBColor(30, 100, 200)),
         (awaited::SEQPACKET, RGBColor(110, 110, 110)),
+        (awaited::SEQPACKET_FDS, RGBColor(230, 140, 20)),
         (awaited::JSON_LINES, RGBColor(140, 80, 180)),
     ];
     let found = colours.iter().find(|(name, _)| *name == contender);

@@ -1,6 +1,7 @@
 //! The contenders whose ends are awaited, by tasks of an event loop.
 
 use std::future::Future;
+use std::io::IoSliceMut;
 use std::os::fd::OwnedFd;
 use std::os::unix::net;
 use std::sync::Arc;
@@ -22,11 +23,15 @@ use super::Got;
 use crate::Outcome;
 use crate::message::Small;
 
+/// Room for as many descriptors as a packet can carry, 253, and their header.
+const CONTROL_LEN: usize = 253 * 4 + 16;
+
 /// The names of those that are other than wormhole in tokio.
 pub(crate) const BLOCKING: &str = "wormhole, blocking";
 pub(crate) const IN_ASYNC_IO: &str = "wormhole, async-io";
 pub(crate) const IPC_STREAM: &str = "ipc-channel, stream";
 pub(crate) const SEQPACKET: &str = "tokio-seqpacket";
+pub(crate) const SEQPACKET_FDS: &str = "tokio-seqpacket, fds";
 pub(crate) const JSON_LINES: &str = "JSON lines, tokio";
 
 /// An event loop in the calling thread.
@@ -226,10 +231,11 @@ impl Awaited for IpcChannelStream {
     }
 }
 
-/// `tokio-seqpacket` with serde_json, as it is written by hand.
-pub(crate) struct Seqpacket;
+/// `tokio-seqpacket` with serde_json, as it is written by hand. Descriptors beside a message are lost, unless there is room
+/// for as many as may come.
+pub(crate) struct Seqpacket<const HAS_ROOM: bool>;
 
-impl Awaited for Seqpacket {
+impl<const HAS_ROOM: bool> Awaited for Seqpacket<HAS_ROOM> {
     type Loop = Runtime;
     type Sending = OwnedFd;
     type Receiving = OwnedFd;
@@ -260,7 +266,14 @@ impl Awaited for Seqpacket {
     }
 
     async fn recv((socket, packet): &mut Self::Rx, load: &Small) -> Outcome<Got> {
-        let len = socket.recv(packet).await?;
+        let len = match HAS_ROOM {
+            false => socket.recv(packet).await?,
+            true => {
+                let (mut parts, mut room) = ([IoSliceMut::new(packet)], [0; CONTROL_LEN]);
+                let received = socket.recv_vectored_with_ancillary(&mut parts, &mut room);
+                received.await?.0
+            }
+        };
         let text = packet.get(..len).context("a packet beyond its buffer")?;
         Got::checked(serde_json::from_slice::<Small>(text)? == *load)
     }

@@ -11,7 +11,7 @@ use crate::Outcome;
 use crate::message::{Small, small};
 use crate::peer::awaited::{
     Awaited, BLOCKING, EventLoop, IN_ASYNC_IO, IPC_STREAM, IpcChannelStream, JSON_LINES, Lines,
-    SEQPACKET, Seqpacket, WormholeInAsyncIo, WormholeInTokio,
+    SEQPACKET, SEQPACKET_FDS, Seqpacket, WormholeInAsyncIo, WormholeInTokio,
 };
 use crate::peer::wormhole::Wormhole;
 use crate::peer::{self, Got};
@@ -51,7 +51,8 @@ fn entries(way: Way, tasks: usize) -> Vec<Entry> {
         entry::<WormholeInAsyncIo>(IN_ASYNC_IO, way, tasks),
         Entry::new(BLOCKING, move |operations| blocking(way, operations)),
         entry::<IpcChannelStream>(IPC_STREAM, way, tasks),
-        entry::<Seqpacket>(SEQPACKET, way, tasks),
+        entry::<Seqpacket<false>>(SEQPACKET, way, tasks),
+        entry::<Seqpacket<true>>(SEQPACKET_FDS, way, tasks),
         entry::<Lines>(JSON_LINES, way, tasks),
     ]
 }
