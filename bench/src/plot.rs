@@ -6,8 +6,8 @@ use plotters::prelude::*;
 use crate::Outcome;
 use crate::measure::{Line, Table};
 use crate::peer::{
-    BY_HAND, IPC_CHANNEL, JSON_LINES, PYTHON, PYTHON_POOL, PYTHON_PROCESS, RAW, RAW_FORK, THREAD,
-    THREADS, TINY_NIX_IPC, UNIX_IPC, WORMHOLE, awaited,
+    BY_HAND, IPC_CHANNEL, JSON_LINES, PROCSPAWN, PYTHON, PYTHON_POOL, PYTHON_PROCESS, RAW,
+    RAW_FORK, THREAD, THREADS, TINY_NIX_IPC, UNIX_IPC, WORMHOLE, awaited,
 };
 use crate::report::quantity;
 use crate::work::Unit;
@@ -92,6 +92,7 @@ fn colour(contender: &str) -> RGBColor {
         (THREAD, RGBColor(170, 170, 170)),
         (PYTHON_PROCESS, RGBColor(90, 70, 40)),
         (BY_HAND, RGBColor(110, 110, 110)),
+        (PROCSPAWN, RGBColor(20, 150, 110)),
         (PYTHON_POOL, RGBColor(90, 70, 40)),
         (awaited::IPC_STREAM, RGBColor(30, 100, 200)),
         (awaited::SEQPACKET, RGBColor(110, 110, 110)),
