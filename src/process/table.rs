@@ -31,9 +31,9 @@ pub(super) fn start(
     // Pipes that are opened in the other table come to this one in a message.
     let (give, given) = channel::<()>().ok()?;
     let started = thread::scope(|scope| {
-        let thread = thread::Builder::new().name("spawn_command".to_owned());
         let start = || in_own_table(command, fd, nothing_else, &give);
-        let thread = thread.stack_size(STACK).spawn_scoped(scope, start).ok()?;
+        let thread = thread::Builder::new().stack_size(STACK);
+        let thread = thread.spawn_scoped(scope, start).ok()?;
         let panicked = |_| Some(Err(io::Error::other("starting it has panicked")));
         thread.join().unwrap_or_else(panicked)
     })?;
