@@ -171,8 +171,8 @@
 //!
 //! | value | what happens |
 //! |---|---|
-//! | `Some(None)`, `Some(())`, `Some` of a unit struct, `Some(serde_json::Value::Null)` | arrives as `None` |
 //! | NaN, infinities | [`Error::Encode`] |
+//! | `Some(None)`, `Some(())`, `Some` of a unit struct, `Some(serde_json::Value::Null)`: they would arrive as `None` | [`Error::Encode`] |
 //! | map whose keys are neither strings nor numbers, booleans, chars or enum variants without fields | [`Error::Encode`] |
 //! | map whose keys are numbers or booleans, inside `untagged`, internally tagged or `flatten`ed types | [`Error::Decode`]: serde buffers these types, and keeps the keys as the strings that they are in JSON |
 //! | 128-bit integers, of any value, inside such types | [`Error::Decode`]: serde's buffer has 64 bits |

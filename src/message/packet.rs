@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::finite::Finite;
+use super::strict::Strict;
 use crate::error::{Error, Result};
 use crate::limits::HEADER;
 
@@ -37,7 +37,7 @@ pub(crate) fn encode<T: Serialize>(message: &T, limit: usize, packet: &mut Vec<u
 /// Writes the text of `message`.
 #[inline]
 pub(crate) fn write<T: Serialize>(message: &T, text: impl Write) -> Result<()> {
-    serde_json::to_writer(text, &Finite(message)).map_err(Error::encode::<T>)
+    serde_json::to_writer(text, &Strict::new(message)).map_err(Error::encode::<T>)
 }
 
 /// The text of a whole packet.

@@ -1,7 +1,8 @@
-//! Serializing without the numbers that JSON lacks.
+//! Serializing nothing that would arrive as something else.
 //!
-//! serde_json writes NaN and the infinities as `null`, so they would arrive as `None`, or not at all. Here they are
-//! refused. All else passes through: these wrappers cost nothing at run time.
+//! serde_json writes NaN and the infinities as `null`, so they would arrive as `None`, or not at all; and `Some` of what
+//! is `null` itself, as `None` and `()` are, would arrive as `None`. Here they are refused. All else passes through:
+//! these wrappers cost nothing at run time.
 
 use std::fmt;
 
@@ -11,13 +12,30 @@ use serde::ser::{
 };
 use serde::{Serialize, Serializer};
 
-/// Around a reference to a value: one whose floats must be finite. Around a serializer: one that takes no others.
-pub(crate) struct Finite<T>(pub(crate) T);
+/// Around a reference to a value: one that must be what JSON has. Around a serializer: one that takes nothing else.
+pub(crate) struct Strict<T> {
+    inner: T,
+    /// Whether it stands in a `Some`, so that it must not be `null`.
+    in_some: bool,
+}
 
-impl<T: Serialize + ?Sized> Serialize for Finite<&T> {
+impl<T> Strict<T> {
+    #[inline]
+    pub(crate) fn new(inner: T) -> Self {
+        Strict {
+            inner,
+            in_some: false,
+        }
+    }
+}
+
+impl<T: Serialize + ?Sized> Serialize for Strict<&T> {
     #[inline]
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.0.serialize(Finite(serializer))
+        self.inner.serialize(Strict {
+            inner: serializer,
+            in_some: self.in_some,
+        })
     }
 }
 
@@ -26,35 +44,35 @@ macro_rules! pass_on {
     ($($name:ident($($argument:ident: $Type:ty),*) -> $Result:ty $(as $wrap:ident)?;)*) => {$(
         #[inline]
         fn $name(self, $($argument: $Type),*) -> Result<$Result, S::Error> {
-            self.0.$name($($argument),*)$(.map($wrap))?
+            self.inner.$name($($argument),*)$(.map(Strict::$wrap))?
         }
     )*};
 }
 
-impl<S: Serializer> Serializer for Finite<S> {
+impl<S: Serializer> Serializer for Strict<S> {
     type Ok = S::Ok;
     type Error = S::Error;
-    type SerializeSeq = Finite<S::SerializeSeq>;
-    type SerializeTuple = Finite<S::SerializeTuple>;
-    type SerializeTupleStruct = Finite<S::SerializeTupleStruct>;
-    type SerializeTupleVariant = Finite<S::SerializeTupleVariant>;
-    type SerializeMap = Finite<S::SerializeMap>;
-    type SerializeStruct = Finite<S::SerializeStruct>;
-    type SerializeStructVariant = Finite<S::SerializeStructVariant>;
+    type SerializeSeq = Strict<S::SerializeSeq>;
+    type SerializeTuple = Strict<S::SerializeTuple>;
+    type SerializeTupleStruct = Strict<S::SerializeTupleStruct>;
+    type SerializeTupleVariant = Strict<S::SerializeTupleVariant>;
+    type SerializeMap = Strict<S::SerializeMap>;
+    type SerializeStruct = Strict<S::SerializeStruct>;
+    type SerializeStructVariant = Strict<S::SerializeStructVariant>;
 
     #[inline]
     fn serialize_f32(self, value: f32) -> Result<S::Ok, S::Error> {
         match value.is_finite() {
-            true => self.0.serialize_f32(value),
-            false => Err(refused(value)),
+            true => self.inner.serialize_f32(value),
+            false => Err(no_number(value)),
         }
     }
 
     #[inline]
     fn serialize_f64(self, value: f64) -> Result<S::Ok, S::Error> {
         match value.is_finite() {
-            true => self.0.serialize_f64(value),
-            false => Err(refused(value)),
+            true => self.inner.serialize_f64(value),
+            false => Err(no_number(value)),
         }
     }
 
@@ -73,24 +91,48 @@ impl<S: Serializer> Serializer for Finite<S> {
         serialize_char(value: char) -> S::Ok;
         serialize_str(value: &str) -> S::Ok;
         serialize_bytes(value: &[u8]) -> S::Ok;
-        serialize_none() -> S::Ok;
-        serialize_unit() -> S::Ok;
-        serialize_unit_struct(name: &'static str) -> S::Ok;
         serialize_unit_variant(name: &'static str, index: u32, variant: &'static str) -> S::Ok;
-        serialize_seq(len: Option<usize>) -> Self::SerializeSeq as Finite;
-        serialize_tuple(len: usize) -> Self::SerializeTuple as Finite;
-        serialize_tuple_struct(name: &'static str, len: usize) -> Self::SerializeTupleStruct as Finite;
+        serialize_seq(len: Option<usize>) -> Self::SerializeSeq as new;
+        serialize_tuple(len: usize) -> Self::SerializeTuple as new;
+        serialize_tuple_struct(name: &'static str, len: usize) -> Self::SerializeTupleStruct as new;
         serialize_tuple_variant(name: &'static str, index: u32, variant: &'static str, len: usize)
-            -> Self::SerializeTupleVariant as Finite;
-        serialize_map(len: Option<usize>) -> Self::SerializeMap as Finite;
-        serialize_struct(name: &'static str, len: usize) -> Self::SerializeStruct as Finite;
+            -> Self::SerializeTupleVariant as new;
+        serialize_map(len: Option<usize>) -> Self::SerializeMap as new;
+        serialize_struct(name: &'static str, len: usize) -> Self::SerializeStruct as new;
         serialize_struct_variant(name: &'static str, index: u32, variant: &'static str, len: usize)
-            -> Self::SerializeStructVariant as Finite;
+            -> Self::SerializeStructVariant as new;
     }
 
     #[inline]
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<S::Ok, S::Error> {
-        self.0.serialize_some(&Finite(value))
+        self.inner.serialize_some(&Strict {
+            inner: value,
+            in_some: true,
+        })
+    }
+
+    #[inline]
+    fn serialize_none(self) -> Result<S::Ok, S::Error> {
+        match self.in_some {
+            false => self.inner.serialize_none(),
+            true => Err(null_in_some()),
+        }
+    }
+
+    #[inline]
+    fn serialize_unit(self) -> Result<S::Ok, S::Error> {
+        match self.in_some {
+            false => self.inner.serialize_unit(),
+            true => Err(null_in_some()),
+        }
+    }
+
+    #[inline]
+    fn serialize_unit_struct(self, name: &'static str) -> Result<S::Ok, S::Error> {
+        match self.in_some {
+            false => self.inner.serialize_unit_struct(name),
+            true => Err(null_in_some()),
+        }
     }
 
     #[inline]
@@ -99,7 +141,11 @@ impl<S: Serializer> Serializer for Finite<S> {
         name: &'static str,
         value: &T,
     ) -> Result<S::Ok, S::Error> {
-        self.0.serialize_newtype_struct(name, &Finite(value))
+        let value = Strict {
+            inner: value,
+            in_some: self.in_some, // JSON shows nothing of such a struct
+        };
+        self.inner.serialize_newtype_struct(name, &value)
     }
 
     #[inline]
@@ -110,31 +156,36 @@ impl<S: Serializer> Serializer for Finite<S> {
         variant: &'static str,
         value: &T,
     ) -> Result<S::Ok, S::Error> {
-        let value = Finite(value);
-        self.0
+        let value = Strict::new(value);
+        self.inner
             .serialize_newtype_variant(name, index, variant, &value)
     }
 
     #[inline]
     fn collect_str<T: fmt::Display + ?Sized>(self, value: &T) -> Result<S::Ok, S::Error> {
-        self.0.collect_str(value)
+        self.inner.collect_str(value)
     }
 
     #[inline]
     fn is_human_readable(&self) -> bool {
-        self.0.is_human_readable()
+        self.inner.is_human_readable()
     }
 }
 
 #[cold]
-fn refused<E: serde::ser::Error>(value: impl fmt::Display) -> E {
+fn no_number<E: serde::ser::Error>(value: impl fmt::Display) -> E {
     E::custom(format_args!("JSON has no number for {value}"))
+}
+
+#[cold]
+fn null_in_some<E: serde::ser::Error>() -> E {
+    E::custom("JSON has no `Some` of `null`: it would arrive as `None`")
 }
 
 /// The parts of what has several: elements, or fields with a `key`.
 macro_rules! pass_on_parts {
     ($($Trait:ident: $($name:ident($($key:ident: $Key:ty)?)),*;)*) => {$(
-        impl<S: $Trait> $Trait for Finite<S> {
+        impl<S: $Trait> $Trait for Strict<S> {
             type Ok = S::Ok;
             type Error = S::Error;
 
@@ -145,13 +196,13 @@ macro_rules! pass_on_parts {
                     $($key: $Key,)?
                     value: &T,
                 ) -> Result<(), S::Error> {
-                    self.0.$name($($key,)? &Finite(value))
+                    self.inner.$name($($key,)? &Strict::new(value))
                 }
             )*
 
             #[inline]
             fn end(self) -> Result<S::Ok, S::Error> {
-                self.0.end()
+                self.inner.end()
             }
         }
     )*};
@@ -218,7 +269,7 @@ mod tests {
 
     fn passes<T: Serialize>(value: T) {
         let text = serde_json::to_string(&value).unwrap();
-        assert_eq!(serde_json::to_string(&Finite(&value)).unwrap(), text);
+        assert_eq!(serde_json::to_string(&Strict::new(&value)).unwrap(), text);
     }
 
     #[test]
@@ -241,8 +292,34 @@ mod tests {
         passes(serde_json::json!({"a": [1, 2.5, null], "b": {"c": -1}}));
     }
 
+    fn is_null_in_some(value: impl Serialize) {
+        let error = serde_json::to_string(&Strict::new(&value)).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("JSON has no `Some` of `null`")
+        );
+    }
+
+    #[test]
+    fn some_of_what_is_null_is_refused_wherever_it_is() {
+        is_null_in_some(Some(None::<u8>));
+        is_null_in_some(Some(()));
+        is_null_in_some(Some(Unit));
+        is_null_in_some(Some(serde_json::Value::Null));
+        is_null_in_some(Some(Newtype(None::<u8>)));
+        is_null_in_some(vec![Some(Some(1)), Some(None)]);
+        is_null_in_some(Enum::Struct { inner: Some(()) });
+        passes((Some([None::<u8>]), Some(((), ())), Some([Unit])));
+        passes((Some(Some(1)), Some(Enum::Newtype(None::<u8>))));
+        passes(Some(Struct {
+            first: None,
+            second: Some(1),
+        }));
+    }
+
     fn refuses(value: impl Serialize, name: &str) {
-        let error = serde_json::to_string(&Finite(&value)).unwrap_err();
+        let error = serde_json::to_string(&Strict::new(&value)).unwrap_err();
         assert_eq!(error.to_string(), format!("JSON has no number for {name}"));
     }
 
