@@ -245,7 +245,13 @@ mod tests {
         assert_eq!(strays, [500_000]);
         unregister(500_000);
         unregister(500_001);
-        register(RawFd::MAX); // beyond the set: ignored
+        // Beyond the set: it is only known that there are some.
+        assert!(!has_unknown_strays());
+        register(RawFd::MAX);
+        register(1 << 20);
         unregister(RawFd::MAX);
+        assert!(has_unknown_strays());
+        unregister(1 << 20);
+        assert!(!has_unknown_strays());
     }
 }

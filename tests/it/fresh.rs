@@ -267,6 +267,10 @@ fn a_fresh_child_starts_fresh_children() {
 }
 
 #[test]
+#[cfg_attr(
+    target_feature = "crt-static",
+    ignore = "a static program has its libraries in itself"
+)]
 fn a_function_of_a_library_is_refused() {
     // SAFETY: it is not called.
     #[allow(unsafe_code, reason = "a function of the C library as one of ours")]
