@@ -1,0 +1,426 @@
+//! From a queue through a pool to another queue.
+
+use std::collections::{HashMap, VecDeque};
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+use wormhole::{JobError, JobId};
+
+use super::outbound::{is_of_value, store};
+use super::report::Tally;
+use super::{Bridge, BridgeOptions, Phase, Phases};
+use crate::delivery::Delivery;
+use crate::error::{Error, Result};
+use crate::excerpt::excerpt;
+use crate::job::Job;
+use crate::receiver::Receiver;
+use crate::sender::Sender;
+
+/// The pause before a job is offered again to a pool whose workers have not started.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// What became of a job, as a message: [`pool_outcomes`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Outcome<R> {
+    /// The job's id: [`Delivery::id`].
+    pub job: String,
+    /// Its result, or why there is none.
+    pub result: Result<R, Failed>,
+}
+
+/// Why a job has no result.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Failed {
+    /// The text of the pool's error.
+    pub reason: String,
+}
+
+/// Does jobs from a queue in a pool, and sends their results to another queue.
+///
+/// A job is done when its result is stored, and not before. The result has an id that is always the same for that job, so
+/// a job that is done twice within the [duplicate window](crate::Options::duplicate_window) of the results has one. As
+/// many jobs are in flight as the pool has workers, unless the options say more, and as many results again.
+///
+/// A job that fails (it panics, its worker dies, it takes too long, its result cannot be sent) is given back, to be tried
+/// again by any machine, after [`BridgeOptions::retry_after`]; when it has been delivered
+/// [as often as it may](crate::Options::max_deliveries) it is refused for good.
+/// [`pool_outcomes`] keeps what has failed.
+///
+/// The bridge ends with [`Error::Local`] when the pool starts no more workers.
+///
+/// # Errors
+///
+/// [`Error::Local`]: the pool cannot be registered with the event loop.
+///
+/// # Panics
+///
+/// If it is called outside of a runtime of tokio.
+///
+/// # Examples
+///
+/// ```no_run
+/// use wormhole_nats::{BridgeOptions, Options, Queue, async_nats, pool};
+///
+/// fn count(path: String) -> (String, usize) {
+///     let text = std::fs::read_to_string(&path).unwrap_or_default();
+///     (path, text.split_whitespace().count())
+/// }
+///
+/// fn main() -> Result<(), Box<dyn std::error::Error>> {
+///     let workers = wormhole::Pool::new(0, count)?; // forked before there are threads
+///     tokio::runtime::Runtime::new()?.block_on(async {
+///         let client = async_nats::connect("nats://127.0.0.1:4222").await?;
+///         let files = Queue::<String>::open(client.clone(), "files", Options::new()).await?;
+///         let counts = Queue::<(String, usize)>::open(client, "counts", Options::new()).await?;
+///         let options = BridgeOptions::new(0);
+///         let mut bridge = pool(files.receiver(), workers, counts.sender(), options)?;
+///         bridge.wait().await?;
+///         Ok(())
+///     })
+/// }
+/// ```
+pub fn pool<J, R>(
+    jobs: Receiver<J>,
+    workers: wormhole::Pool<J, R>,
+    results: Sender<R>,
+    options: BridgeOptions,
+) -> Result<Bridge>
+where
+    J: Serialize + DeserializeOwned + Send + Sync + 'static,
+    R: Serialize + DeserializeOwned + Send + Sync + 'static,
+{
+    run(
+        jobs,
+        workers,
+        results,
+        options,
+        |_, result, is_last| match result {
+            Ok(result) => Ending::Store(result),
+            Err(error) if is_last => Ending::Refuse(error.to_string()),
+            Err(_) => Ending::Retry,
+        },
+    )
+}
+
+/// As [`pool`], and sends an [`Outcome`] for each job: its id, and its result or why there is none.
+///
+/// A job that fails is tried as often as [`pool`] would; the last time its failure is stored, and then it is done.
+///
+/// # Errors
+///
+/// As [`pool`].
+///
+/// # Panics
+///
+/// If it is called outside of a runtime of tokio.
+pub fn pool_outcomes<J, R>(
+    jobs: Receiver<J>,
+    workers: wormhole::Pool<J, R>,
+    outcomes: Sender<Outcome<R>>,
+    options: BridgeOptions,
+) -> Result<Bridge>
+where
+    J: Serialize + DeserializeOwned + Send + Sync + 'static,
+    R: Serialize + DeserializeOwned + Send + Sync + 'static,
+{
+    run(jobs, workers, outcomes, options, |job, result, is_last| {
+        let result = match result {
+            Ok(result) => Ok(result),
+            Err(error) if is_last => Err(Failed {
+                reason: excerpt(error),
+            }),
+            Err(_) => return Ending::Retry,
+        };
+        let job = job.to_owned();
+        Ending::Store(Outcome { job, result })
+    })
+}
+
+/// What is to be done with a job that the pool is done with.
+enum Ending<M> {
+    /// Store this, then the job is done.
+    Store(M),
+    /// Give it back.
+    Retry,
+    /// Refuse it, for this reason.
+    Refuse(String),
+}
+
+/// Says what becomes of a job with that id, by its result, and by whether it must not be tried again.
+type Judge<R, M> = fn(&str, Result<R, JobError>, bool) -> Ending<M>;
+
+fn run<J, R, M>(
+    jobs: Receiver<J>,
+    workers: wormhole::Pool<J, R>,
+    results: Sender<M>,
+    options: BridgeOptions,
+    judge: Judge<R, M>,
+) -> Result<Bridge>
+where
+    J: Serialize + DeserializeOwned + Send + Sync + 'static,
+    R: Serialize + DeserializeOwned + Send + Sync + 'static,
+    M: Serialize + Send + Sync + 'static,
+{
+    let in_flight = match options.in_flight {
+        0 => workers.workers().len().max(1),
+        in_flight => in_flight,
+    };
+    let workers = wormhole::tokio::Pool::new(workers);
+    let workers =
+        workers.map_err(|error| Error::local(jobs.place(), "register the pool", error))?;
+    let tally = Arc::new(Tally::new(options));
+    let (phase, phases) = watch::channel(Phase::Runs);
+    let driver = Driver {
+        jobs,
+        workers,
+        in_flight,
+        judge,
+        store: Arc::new(Store {
+            results,
+            tally: Arc::clone(&tally),
+        }),
+        asking: JoinSet::new(),
+        offered: VecDeque::new(),
+        working: HashMap::new(),
+        storing: JoinSet::new(),
+    };
+    let running = tokio::spawn(driver.run(Phases(phases)));
+    Ok(Bridge {
+        phase,
+        tally,
+        running: Some(running),
+    })
+}
+
+/// What carries all jobs of a pool.
+struct Driver<J, R, M> {
+    jobs: Receiver<J>,
+    workers: wormhole::tokio::Pool<J, R>,
+    in_flight: usize,
+    judge: Judge<R, M>,
+    store: Arc<Store<M>>,
+    /// For each job that may come one task that asks for it.
+    asking: JoinSet<Result<Job<J>>>,
+    /// Jobs that no worker has taken yet.
+    offered: VecDeque<Job<J>>,
+    working: HashMap<JobId, Delivery>,
+    /// Results on their way.
+    storing: JoinSet<Result<()>>,
+}
+
+/// What happened next.
+enum Event<J, R> {
+    Came(Result<Job<J>>),
+    Finished(wormhole::Result<(JobId, Result<R, JobError>)>),
+    Stored(Result<()>),
+    /// It is time to offer jobs again.
+    Offer,
+}
+
+impl<J, R, M> Driver<J, R, M>
+where
+    J: Serialize + DeserializeOwned + Send + Sync + 'static,
+    R: Serialize + DeserializeOwned + Send + Sync + 'static,
+    M: Serialize + Send + Sync + 'static,
+{
+    async fn run(mut self, mut phases: Phases) -> Result<()> {
+        let mut phase = Phase::Runs;
+        let mut result = Ok(());
+        loop {
+            match phase {
+                Phase::Runs => self.ask(),
+                Phase::Finishes if self.is_idle() => return result,
+                Phase::Finishes => {}
+                Phase::GivesBack => {
+                    self.give_back();
+                    return result;
+                }
+            }
+            let event = tokio::select! {
+                biased;
+                stopped = phases.later_than(phase) => {
+                    phase = stopped;
+                    self.asking.shutdown().await;
+                    continue;
+                }
+                event = self.next() => event,
+            };
+            let handled = match event {
+                Event::Came(job) => self.came(job),
+                Event::Finished(finished) => self.finished(finished),
+                Event::Stored(stored) => stored,
+                Event::Offer => self.offer(),
+            };
+            if let Err(error) = handled {
+                // What is open is finished, as far as that is possible.
+                phase = phase.max(Phase::Finishes);
+                self.asking.shutdown().await;
+                result = result.and(Err(error));
+            }
+        }
+    }
+
+    /// Asks for as many jobs as there is room for.
+    fn ask(&mut self) {
+        let open = self.asking.len() + self.offered.len() + self.working.len();
+        // More results that are not stored yet than that hold back the next jobs.
+        let held_back = self.storing.len().saturating_sub(self.in_flight);
+        for _ in open + held_back..self.in_flight {
+            let jobs = self.jobs.clone();
+            self.asking.spawn(async move { jobs.recv().await });
+        }
+    }
+
+    /// Waits for what happens next. If the future is dropped, nothing is lost.
+    async fn next(&mut self) -> Event<J, R> {
+        tokio::select! {
+            biased;
+            finished = self.workers.recv(), if !self.working.is_empty() => Event::Finished(finished),
+            Some(stored) = self.storing.join_next() => Event::Stored(joined(stored)),
+            Some(came) = self.asking.join_next() => Event::Came(joined(came)),
+            () = sleep(PAUSE), if !self.offered.is_empty() => Event::Offer,
+            else => pending().await,
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.offered.is_empty() && self.working.is_empty() && self.storing.is_empty()
+    }
+
+    fn came(&mut self, job: Result<Job<J>>) -> Result<()> {
+        match job {
+            Ok(job) => self.offered.push_back(job),
+            Err(error @ (Error::Decode { .. } | Error::Exhausted { .. })) => {
+                self.store.tally.refused(&error);
+            }
+            Err(error) => return Err(error),
+        }
+        self.offer()
+    }
+
+    /// Gives jobs to workers that are free.
+    fn offer(&mut self) -> Result<()> {
+        while let Some(job) = self.offered.pop_front() {
+            match self.workers.get_mut().try_submit_ref(&job) {
+                Ok(id) => {
+                    let (_, delivery) = job.into_parts();
+                    self.working.insert(id, delivery);
+                }
+                Err(wormhole::Error::Full) => {
+                    self.offered.push_front(job);
+                    return Ok(());
+                }
+                Err(
+                    error @ (wormhole::Error::TooLarge { .. } | wormhole::Error::Encode { .. }),
+                ) => {
+                    let error = Error::local(self.jobs.place(), "hand a job to a worker", error);
+                    self.store.tally.refused(&error);
+                    let (_, delivery) = job.into_parts();
+                    delivery.refuse_later(format!("{error:#}"));
+                }
+                Err(error) => {
+                    self.store.tally.given_back();
+                    let place = self.jobs.place();
+                    return Err(Error::local(place, "hand a job to a worker", error));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn finished(&mut self, finished: wormhole::Result<(JobId, Result<R, JobError>)>) -> Result<()> {
+        let finished = finished.map_err(|error| {
+            // No worker is left, and the jobs that they had are given back.
+            self.give_back();
+            Error::local(self.jobs.place(), "run the pool", error)
+        });
+        let (id, result) = finished?;
+        if let Some(delivery) = self.working.remove(&id) {
+            let is_last = delivery.deliveries() >= self.jobs.max_deliveries();
+            let ending = (self.judge)(delivery.id(), result, is_last);
+            let store = Arc::clone(&self.store);
+            self.storing
+                .spawn(async move { store.settle(delivery, ending, is_last).await });
+        }
+        self.offer()
+    }
+
+    /// Gives back what is not stored.
+    fn give_back(&mut self) {
+        let ids: Vec<JobId> = self.working.drain().map(|(id, _)| id).collect();
+        for id in &ids {
+            let _ = self.workers.get_mut().cancel(*id);
+        }
+        let count = ids.len() + self.offered.len() + self.storing.len();
+        self.offered.clear();
+        self.storing.abort_all();
+        (0..count).for_each(|_| self.store.tally.given_back());
+    }
+}
+
+/// Where results go.
+struct Store<M> {
+    results: Sender<M>,
+    tally: Arc<Tally>,
+}
+
+impl<M: Serialize> Store<M> {
+    /// Does with a job what it has come to.
+    async fn settle(&self, delivery: Delivery, ending: Ending<M>, is_last: bool) -> Result<()> {
+        let reason = match ending {
+            Ending::Store(message) => {
+                let stored = store(&self.results, &delivery.result_id(), &message).await;
+                match stored {
+                    Ok(()) => {
+                        delivery.done().await?;
+                        self.tally.done();
+                        return Ok(());
+                    }
+                    Err(error) if is_of_value(&error) => {
+                        self.tally.options.tell(&error);
+                        is_last.then(|| error.to_string())
+                    }
+                    Err(error) => {
+                        self.tally.given_back();
+                        return Err(error);
+                    }
+                }
+            }
+            Ending::Retry => None,
+            Ending::Refuse(reason) => Some(reason),
+        };
+        match reason {
+            Some(reason) => {
+                let error = Error::Exhausted {
+                    place: delivery.place(),
+                    sequence: delivery.sequence(),
+                    id: delivery.id().to_owned(),
+                    deliveries: delivery.deliveries(),
+                    text: excerpt(&reason),
+                };
+                self.tally.refused(&error);
+                delivery.refuse(&reason).await
+            }
+            None => {
+                self.tally.given_back();
+                delivery.retry(self.tally.options.retry_after).await
+            }
+        }
+    }
+}
+
+/// What a task has returned, or its panic.
+fn joined<T>(ended: Result<T, tokio::task::JoinError>) -> T {
+    match ended {
+        Ok(ended) => ended,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}

@@ -1,0 +1,233 @@
+//! The sending side of a queue.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::{HeaderMap, Subject};
+use bytes::Bytes;
+use serde::Serialize;
+use serde_json::Value;
+use tokio::time::timeout;
+
+use crate::error::{Error, Place, Result};
+use crate::excerpt::excerpt;
+use crate::link::{Fault, Link, PAUSE};
+use crate::queue::Limits;
+use crate::rules::check_id;
+
+/// The header by which the server knows a job again.
+pub(crate) const ID: &str = "Nats-Msg-Id";
+
+/// The header by which the server refuses a job if the subject belongs to another stream.
+const STREAM: &str = "Nats-Expected-Stream";
+
+/// Sends jobs to a queue, from any number of tasks. [`Queue::sender`](crate::Queue::sender) makes one.
+///
+/// A send is **at least once**: it is made again, with the same id, until the server has answered, and the server drops
+/// what it knows by its id. It forgets ids after the [duplicate window](crate::Options::duplicate_window), and, when it is
+/// started again, those of jobs that are done. So an outage that is longer, or a restart at the wrong moment, can store a
+/// job twice.
+pub struct Sender<T> {
+    link: Arc<Link>,
+    limits: Limits,
+    types: PhantomData<fn(T)>,
+}
+
+/// What the server says of a job that it has stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Stored {
+    /// The job's number in the stream.
+    pub sequence: u64,
+    /// Whether a job of the same id was there already, so that this one was dropped: `sequence` is that of the other.
+    ///
+    /// If the server's answer was lost, the other one may be this very job.
+    pub is_duplicate: bool,
+}
+
+impl<T> Sender<T> {
+    pub(crate) fn new(link: Arc<Link>, limits: Limits) -> Self {
+        let types = PhantomData;
+        Sender {
+            link,
+            limits,
+            types,
+        }
+    }
+
+    pub(crate) fn place(&self) -> Place {
+        self.link.place()
+    }
+}
+
+impl<T: Serialize> Sender<T> {
+    /// Sends a job under a new id. `Ok` means that the server has stored it.
+    ///
+    /// Waits while the server is away, without end: see [`send_timeout`](Self::send_timeout). To have the job when it
+    /// fails, send a reference: a `Sender<&T>` comes from [`by_ref`](Self::by_ref).
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Full`]: the stream has as many jobs or bytes as it may. Nothing was stored.
+    /// - [`Error::TooLarge`]: with its headers the job is longer than the server's `max_payload`, or than the whole stream.
+    ///   Nothing was sent.
+    /// - [`Error::Encode`]: it cannot be written as JSON, or holds descriptors or channel ends. Nothing was sent.
+    /// - [`Error::Disconnected`]: the stream was deleted, or the client closed.
+    /// - [`Error::Server`]: the server refused it for another reason.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped before it is ready, the job may have been stored or not.
+    pub async fn send(&self, job: T) -> Result<Stored> {
+        let id = new_id();
+        let (stored, attempts) = self.deliver(&job, &id).await?;
+        Ok(Stored {
+            // Another attempt of this call was there before.
+            is_duplicate: stored.is_duplicate && attempts == 1,
+            ..stored
+        })
+    }
+
+    /// Sends a job under an id, and says whether a job with that id was there already.
+    ///
+    /// An id is 1 to 255 visible ASCII characters. The server knows it for the
+    /// [duplicate window](crate::Options::duplicate_window), also when the job is done by then.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send); [`Error::Invalid`] for an id that breaks the rule.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped before it is ready, the job may have been stored or not. To send it again with the same
+    /// id is safe.
+    pub async fn send_with_id(&self, id: &str, job: T) -> Result<Stored> {
+        check_id(id)?;
+        Ok(self.deliver(&job, id).await?.0)
+    }
+
+    /// As [`send`](Self::send), and waits for at most `time`.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send), and [`Error::TimedOut`]: the job may have been stored or not.
+    pub async fn send_timeout(&self, job: T, time: Duration) -> Result<Stored> {
+        self.within(time, self.send(job)).await
+    }
+
+    /// As [`send_with_id`](Self::send_with_id), and waits for at most `time`.
+    ///
+    /// # Errors
+    ///
+    /// As [`send_with_id`](Self::send_with_id), and [`Error::TimedOut`]: the job may have been stored or not. To send it
+    /// again with the same id is safe.
+    pub async fn send_with_id_timeout(&self, id: &str, job: T, time: Duration) -> Result<Stored> {
+        self.within(time, self.send_with_id(id, job)).await
+    }
+
+    async fn within(
+        &self,
+        time: Duration,
+        send: impl Future<Output = Result<Stored>>,
+    ) -> Result<Stored> {
+        timeout(time, send).await.unwrap_or_else(|_| {
+            Err(Error::TimedOut {
+                place: self.place(),
+                operation: OPERATION,
+                after: time,
+            })
+        })
+    }
+
+    /// Makes a sender of the same queue that sends borrowed jobs: `tx.by_ref().send(&job)`.
+    #[must_use]
+    pub fn by_ref<'a>(&self) -> Sender<&'a T> {
+        Sender::new(Arc::clone(&self.link), self.limits)
+    }
+
+    /// Sends until there is an answer, and says how often it took.
+    async fn deliver(&self, job: &T, id: &str) -> Result<(Stored, u32)> {
+        let text = self.encode(job)?;
+        let mut headers = HeaderMap::new();
+        headers.insert(ID, id);
+        headers.insert(STREAM, &*self.link.name);
+        let subject = Subject::from(&*self.link.name);
+        let mut attempts = 0;
+        loop {
+            self.check_len(&text, id)?;
+            let exchange = self
+                .link
+                .exchange(OPERATION, &subject, Some(&headers), &text);
+            let (answer, tries) = exchange.await?;
+            attempts += tries;
+            match Fault::of(&answer.payload) {
+                Ok(answer) => {
+                    let sequence = answer.get("seq").and_then(Value::as_u64);
+                    let is_duplicate = answer.get("duplicate").and_then(Value::as_bool);
+                    let stored = Stored {
+                        sequence: sequence.unwrap_or_default(),
+                        is_duplicate: is_duplicate.unwrap_or_default(),
+                    };
+                    return Ok((stored, attempts));
+                }
+                Err(fault) if fault.is_passing() => tokio::time::sleep(PAUSE).await,
+                Err(fault) => return Err(self.link.fault(OPERATION, fault)),
+            }
+        }
+    }
+
+    /// The same text as in a local channel.
+    fn encode(&self, job: &T) -> Result<Bytes> {
+        let encoded = serde_json::to_vec(job).map_err(|error| Error::Encode {
+            place: self.place(),
+            type_name: std::any::type_name::<T>(),
+            reason: excerpt(error),
+        });
+        encoded.map(Bytes::from)
+    }
+
+    /// Checks the length of a message as the server counts it, which disconnects a client that sends too long a one.
+    fn check_len(&self, text: &Bytes, id: &str) -> Result<()> {
+        let too_large = |len: usize, limit: u64| {
+            let len = len as u64;
+            let place = self.place();
+            match len > limit {
+                true => Err(Error::TooLarge { place, len, limit }),
+                false => Ok(()),
+            }
+        };
+        // "NATS/1.0", a line for each header, and an empty one, each with two characters at its end.
+        let lines = [
+            "NATS/1.0".len(),
+            ID.len() + ": ".len() + id.len(),
+            STREAM.len() + ": ".len() + self.link.name.len(),
+            0,
+        ];
+        let headers: usize = lines.iter().map(|line| line + "\r\n".len()).sum();
+        let max_payload = self.link.client.max_payload() as u64;
+        too_large(headers + text.len(), max_payload)?;
+        self.limits
+            .max_bytes
+            .map_or(Ok(()), |limit| too_large(text.len(), limit))
+    }
+}
+
+const OPERATION: &str = "send to";
+
+pub(crate) fn new_id() -> String {
+    nuid::next().to_string()
+}
+
+impl<T> Clone for Sender<T> {
+    fn clone(&self) -> Self {
+        Sender::new(Arc::clone(&self.link), self.limits)
+    }
+}
+
+impl<T> fmt::Debug for Sender<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Sender").field(&self.link.name).finish()
+    }
+}
