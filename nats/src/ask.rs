@@ -161,4 +161,6 @@ pub(crate) async fn withdraw(client: Client, name: &str, mut asks: Vec<Ask>) {
         };
         let _ = timeout(LATE, give_back).await;
     }
+    // With its last handle, which this may be, the client forgets what it has not written.
+    let _ = client.flush().await;
 }

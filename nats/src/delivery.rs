@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::{Message, Subject};
+use async_nats::{Client, Message, Subject};
 use bytes::Bytes;
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
@@ -27,7 +27,7 @@ const REFUSE: &[u8] = b"+TERM";
 /// While it is there the server hears of it at a third of the [ack wait](crate::Options::ack_wait), from a task of the
 /// runtime in which the queue was opened, and gives the job to no other receiver. **Dropping it gives the job back at
 /// once**, by a task of that runtime, from any thread. When the runtime or the program ends before that task has run, the
-/// job is with another receiver after the ack wait.
+/// job is with another receiver after the ack wait: at the end of a program, `retry(Duration::ZERO)` waits for it.
 pub struct Delivery {
     link: Arc<Link>,
     reply: Subject,
@@ -179,7 +179,7 @@ impl Delivery {
 }
 
 /// Says that a job is worked on, again and again.
-async fn report(client: async_nats::Client, reply: Subject, every: Duration) {
+async fn report(client: Client, reply: Subject, every: Duration) {
     loop {
         sleep(every).await;
         let progress = Bytes::from_static(PROGRESS);
@@ -189,15 +189,21 @@ async fn report(client: async_nats::Client, reply: Subject, every: Duration) {
     }
 }
 
+async fn give_back(client: Client, reply: Subject) {
+    let word = Bytes::from_static(GIVE_BACK);
+    if client.publish(reply, word).await.is_ok() {
+        // With its last handle, which this may be, the client forgets what it has not written.
+        let _ = client.flush().await;
+    }
+}
+
 impl Drop for Delivery {
     fn drop(&mut self) {
         self.progress.abort();
         if !self.is_settled {
             let client = self.link.client.clone();
             let reply = self.reply.clone();
-            self.link.runtime.spawn(async move {
-                let _ = client.publish(reply, Bytes::from_static(GIVE_BACK)).await;
-            });
+            self.link.runtime.spawn(give_back(client, reply));
         }
     }
 }

@@ -1,4 +1,17 @@
-//! What the crate promises, on every server that is found.
+//! What the crate promises, on every server that is found. A file for each part of it.
 
-#[path = "../support/server.rs"]
-mod server;
+#[path = "../support/mod.rs"]
+#[allow(unreachable_pub, reason = "other programs include its files as well")]
+mod support;
+
+mod bridges;
+mod cancelling;
+mod hostile;
+mod jobs;
+mod opening;
+mod outages;
+mod pools;
+mod receiving;
+mod sending;
+
+wormhole::init_tests!();

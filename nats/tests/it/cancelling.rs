@@ -1,0 +1,173 @@
+//! A receive that is dropped loses nothing and keeps nothing from others.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use wormhole_nats::{Error, Options};
+
+use crate::support::{LONG, SOON, connect, consumer, on_every_server, open, until};
+
+/// Polls a future so many times, each time after other tasks had a turn, and drops it.
+async fn polled<T>(future: impl Future<Output = T>, times: u32) -> Option<T> {
+    let mut future = pin!(future);
+    for _ in 0..times {
+        let polled = poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await;
+        if let Poll::Ready(output) = polled {
+            return Some(output);
+        }
+        tokio::task::yield_now().await;
+    }
+    None
+}
+
+#[test]
+fn a_loop_that_is_interrupted_all_the_time_gets_every_job_once() {
+    on_every_server(|server| async move {
+        const JOBS: u32 = 100;
+        let queue = open::<u32>(&server, "jobs", Options::new().ack_wait(LONG)).await;
+        let tx = queue.sender();
+        let sending = tokio::spawn(async move {
+            for number in 0..JOBS {
+                tx.send(number).await.unwrap();
+            }
+        });
+        let rx = queue.receiver();
+        let (mut dropped, mut got) = (0_u64, 0);
+        while got < JOBS {
+            match polled(rx.recv(), 1 + got % 5).await {
+                Some(job) => {
+                    let job = job.unwrap();
+                    assert_eq!(
+                        (*job, job.deliveries()),
+                        (got, 1),
+                        "after {dropped} dropped"
+                    );
+                    job.done().await.unwrap();
+                    got += 1;
+                }
+                None => dropped += 1,
+            }
+        }
+        assert!(dropped > 0, "none was dropped");
+        sending.await.unwrap();
+        assert!(queue.is_empty().await.unwrap());
+    });
+}
+
+#[test]
+fn a_job_for_a_dropped_receive_is_with_another_receiver_at_once() {
+    on_every_server(|server| async move {
+        const ROUNDS: u32 = 60;
+        let queue = open::<u32>(&server, "jobs", Options::new().ack_wait(LONG)).await;
+        let other = open::<u32>(&server, "jobs", Options::new())
+            .await
+            .receiver();
+        let (tx, rx) = (queue.sender(), queue.receiver());
+        let mut again = 0;
+        for round in 0..ROUNDS {
+            // The request may be made, answered, or withdrawn, when the job comes.
+            let sent = tx.send(round);
+            let received = polled(rx.recv(), 1 + round % 7);
+            let (sent, received) = tokio::join!(sent, received);
+            sent.unwrap();
+            drop(received); // with the job, if it was that fast
+            let job = other.recv_timeout(SOON).await.unwrap();
+            assert_eq!(*job, round);
+            assert!(job.deliveries() <= 2);
+            again += u32::from(job.deliveries() == 2);
+            job.done().await.unwrap();
+        }
+        eprintln!("{again} of {ROUNDS} came to the dropped receive first");
+    });
+}
+
+#[test]
+fn a_request_that_is_withdrawn_while_its_job_is_on_the_way_strands_nothing() {
+    on_every_server(|server| async move {
+        const ROUNDS: u32 = 200;
+        let queue = open::<u32>(&server, "jobs", Options::new().ack_wait(LONG)).await;
+        let other = open::<u32>(&server, "jobs", Options::new())
+            .await
+            .receiver();
+        let tx = queue.sender();
+        let mut again = 0;
+        for round in 0..ROUNDS {
+            // With the last handle of its queue the request is withdrawn at once.
+            let short = open::<u32>(&server, "jobs", Options::new()).await;
+            let rx = short.receiver();
+            drop(short);
+            let received = async {
+                polled(rx.recv(), 2 + round % 5).await;
+                drop(rx);
+            };
+            let (sent, ()) = tokio::join!(tx.send(round), received);
+            sent.unwrap();
+            let job = other.recv_timeout(SOON).await.unwrap();
+            assert_eq!(*job, round);
+            again += u32::from(job.deliveries() == 2);
+            job.done().await.unwrap();
+        }
+        eprintln!("{again} of {ROUNDS} were on the way");
+    });
+}
+
+#[test]
+fn a_dropped_receive_leaves_no_request_at_the_server() {
+    on_every_server(|server| async move {
+        let queue = open::<u32>(&server, "jobs", Options::new().ack_wait(LONG)).await;
+        let rx = queue.receiver();
+        let receiving: Vec<_> = (0..20)
+            .map(|_| rx.recv_timeout(Duration::from_millis(5)))
+            .collect();
+        for received in futures_util::future::join_all(receiving).await {
+            assert!(matches!(received, Err(Error::TimedOut { .. })));
+        }
+        // The server counts requests whose inbox is gone until it looks at them: a job makes it look.
+        queue.sender().send(5).await.unwrap();
+        let other = open::<u32>(&server, "jobs", Options::new())
+            .await
+            .receiver();
+        let job = other.recv_timeout(SOON).await.unwrap();
+        assert!(job.deliveries() <= 2, "{}", job.deliveries());
+        let client = connect(&server).await;
+        until(|| async { consumer(&client, "jobs", "num_waiting").await == 0 }).await;
+        job.done().await.unwrap();
+    });
+}
+
+#[test]
+fn a_dropped_send_has_stored_the_job_or_not_and_can_be_made_again() {
+    on_every_server(|server| async move {
+        let queue = open::<u32>(&server, "jobs", Options::new()).await;
+        let tx = queue.sender();
+        for number in 0..50 {
+            let id = number.to_string();
+            let _ = polled(tx.send_with_id(&id, number), number % 6).await;
+            tx.send_with_id(&id, number).await.unwrap();
+        }
+        assert_eq!(queue.len().await.unwrap(), 50);
+    });
+}
+
+#[test]
+fn a_done_that_is_dropped_is_done_or_given_back() {
+    on_every_server(|server| async move {
+        let queue = open::<u32>(&server, "jobs", Options::new().ack_wait(LONG)).await;
+        let (tx, rx) = (queue.sender(), queue.receiver());
+        for number in 0..30 {
+            tx.send(number).await.unwrap();
+            let job = rx.recv_timeout(SOON).await.unwrap();
+            let _ = polled(job.done(), number % 4).await;
+            // Nothing that waits for the ack wait is left.
+            while !queue.is_empty().await.unwrap() {
+                match rx.try_recv().await {
+                    Ok(job) => job.done().await.unwrap(),
+                    Err(Error::Empty { .. }) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        }
+    });
+}
