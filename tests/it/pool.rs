@@ -554,6 +554,30 @@ fn a_worker_that_is_stopped_past_its_deadline_is_killed() {
 }
 
 #[test]
+fn the_descriptor_tells_of_every_deadline() {
+    in_own_process(|| {
+        let options = PoolOptions::new(2).deadline(Duration::from_millis(50));
+        let mut pool = options.run(do_it).unwrap();
+        for before in [false, true] {
+            // The alarm is for a job that is done by then, whose deadline is a little earlier.
+            if before {
+                pool.submit(Deed::Return(1)).unwrap();
+                pool.recv().unwrap().1.unwrap();
+            }
+            let hangs = pool.submit(Deed::Hang).unwrap();
+            loop {
+                assert!(becomes_ready(&pool, PollFlags::POLLIN, DEADLINE));
+                match pool.try_recv() {
+                    Ok(outcome) => break assert_eq!(outcome, (hangs, Err(JobError::TimedOut))),
+                    Err(Error::Empty) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        }
+    });
+}
+
+#[test]
 fn workers_end_with_a_parent_that_is_killed() {
     in_own_process(|| {
         // Subreaper, so that the workers can be waited for.

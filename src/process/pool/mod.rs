@@ -174,6 +174,8 @@ where
     fn submit_within(&mut self, job: &J, wait: Wait) -> Result<JobId> {
         let submitted = self.crew.submit(job, wait);
         self.crew.watch.set_outcomes(self.has_outcomes());
+        // For whoever waits for the descriptor next. It only fails if there is no timer.
+        let _ = self.crew.set_alarm();
         submitted
     }
 
