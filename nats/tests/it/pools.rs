@@ -1,1 +1,301 @@
+//! Jobs from a queue through a pool, results to another queue.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use wormhole::{Pool, PoolOptions};
+use wormhole_nats::{BridgeOptions, Error, Options, Outcome, pool, pool_outcomes};
+
+use crate::support::{
+    LONG, SOON, Server, connect, on_every_server, on_every_server_with, open, until,
+};
+
+/// Doubles. 13 kills its worker, 14 panics, 15 takes too long, 16 is too large.
+fn double(number: u32) -> (u32, String) {
+    match number {
+        13 => std::process::abort(),
+        14 => panic!("fourteen"),
+        15 => loop {
+            std::thread::park();
+        },
+        16 => (32, "x".repeat(10_000)),
+        _ => (2 * number, String::new()),
+    }
+}
+
+fn workers(count: usize) -> Pool<u32, (u32, String)> {
+    let options = PoolOptions::new(count)
+        .fresh()
+        .deadline(Duration::from_secs(2));
+    options.run(double).unwrap()
+}
+
+struct Queues {
+    jobs: wormhole_nats::Queue<u32>,
+    results: wormhole_nats::Queue<(u32, String)>,
+}
+
+impl Queues {
+    async fn open(server: &Server, max_deliveries: u64) -> Self {
+        let options = Options::new().ack_wait(LONG).max_deliveries(max_deliveries);
+        Queues {
+            jobs: open(server, "jobs", options).await,
+            results: open(server, "results", Options::new().ack_wait(LONG)).await,
+        }
+    }
+}
+
+#[test]
+fn results_are_stored_before_jobs_are_done() {
+    on_every_server(|server| async move {
+        let Queues { jobs, results } = Queues::open(&server, 3).await;
+        for number in 100..150 {
+            jobs.sender().send(number).await.unwrap();
+        }
+        let bridge = pool(
+            jobs.receiver(),
+            workers(2),
+            results.sender(),
+            BridgeOptions::new(0),
+        )
+        .unwrap();
+        let mut got = Vec::new();
+        let rx = results.receiver();
+        for _ in 0..50 {
+            let job = rx.recv().await.unwrap();
+            got.push(job.0);
+            job.done().await.unwrap();
+        }
+        got.sort_unstable();
+        assert_eq!(got, (100..150).map(|number| 2 * number).collect::<Vec<_>>());
+        until(|| async { jobs.is_empty().await.unwrap() }).await;
+        until(|| async { bridge.report().done == 50 }).await;
+        bridge.stop().await.unwrap();
+        assert!(matches!(rx.try_recv().await, Err(Error::Empty { .. })));
+    });
+}
+
+#[test]
+fn a_job_that_is_done_twice_has_one_result() {
+    on_every_server(|server| async move {
+        let Queues { jobs, results } = Queues::open(&server, 10).await;
+        jobs.sender().send(5).await.unwrap();
+        // A result that is stored, by a machine that dies before it says that the job is done.
+        let job = jobs.receiver().recv().await.unwrap();
+        let info = crate::support::api(
+            &connect(&server).await,
+            "STREAM.MSG.GET.jobs",
+            r#"{"seq":1}"#,
+        )
+        .await;
+        let time = info["message"]["time"].as_str().unwrap().to_owned();
+        drop(job);
+        let options = BridgeOptions::new(0);
+        let bridge = pool(
+            jobs.receiver(),
+            workers(1),
+            results.sender(),
+            options.clone(),
+        )
+        .unwrap();
+        until(|| async { bridge.report().done == 1 }).await;
+        bridge.stop().await.unwrap();
+        let client = connect(&server).await;
+        let stored = crate::support::api(&client, "STREAM.MSG.GET.results", r#"{"seq":1}"#).await;
+        assert!(
+            !time.is_empty() && stored["message"]["hdrs"].is_string(),
+            "{stored}"
+        );
+
+        // The same job, delivered once more, as it would have been: its result is dropped as a duplicate.
+        let result = results.receiver().recv().await.unwrap();
+        let id = result.id().to_owned();
+        assert!(id.starts_with("jobs/1/"), "{id}");
+        result.done().await.unwrap();
+        let again = results
+            .sender()
+            .send_with_id(&id, (10, String::new()))
+            .await
+            .unwrap();
+        assert!(again.is_duplicate);
+        assert!(results.is_empty().await.unwrap());
+    });
+}
+
+#[test]
+fn a_bridge_that_is_cut_off_after_the_result_leads_to_no_second_result() {
+    on_every_server(|server| async move {
+        let Queues { jobs, results } = Queues::open(&server, 10).await;
+        let options = BridgeOptions::new(0);
+        for number in 0..40 {
+            jobs.sender().send(100 + number).await.unwrap();
+        }
+        // Bridges that are dropped in the middle, one after the other.
+        for stored in [5, 10, 15, 20] {
+            let bridge = pool(
+                jobs.receiver(),
+                workers(2),
+                results.sender(),
+                options.clone(),
+            )
+            .unwrap();
+            until(|| async { results.len().await.unwrap() >= stored }).await;
+            drop(bridge);
+        }
+        let bridge = pool(jobs.receiver(), workers(2), results.sender(), options).unwrap();
+        until(|| async { jobs.is_empty().await.unwrap() }).await;
+        bridge.stop().await.unwrap();
+        assert_eq!(results.len().await.unwrap(), 40);
+    });
+}
+
+#[test]
+fn a_job_that_fails_is_tried_as_often_as_it_may_and_is_not_in_the_way() {
+    on_every_server_with("max_payload: 4096", |server| async move {
+        let Queues { jobs, results } = Queues::open(&server, 2).await;
+        for number in [13, 14, 15, 16, 100] {
+            jobs.sender().send(number).await.unwrap();
+        }
+        let told = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+        let options = BridgeOptions::new(0).on_problem({
+            let told = std::sync::Arc::clone(&told);
+            move |error| told.lock().unwrap().push(error.to_string())
+        });
+        let bridge = pool(jobs.receiver(), workers(2), results.sender(), options).unwrap();
+        for _ in 0..100 {
+            eprintln!(
+                "{:?} {} {:?}",
+                bridge.report(),
+                jobs.len().await.unwrap(),
+                told.lock().unwrap()
+            );
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        until(|| async { jobs.is_empty().await.unwrap() }).await;
+        until(|| async { bridge.report().refused == 4 && bridge.report().done == 1 }).await;
+        assert_eq!(bridge.report().given_back, 4, "each once");
+        bridge.stop().await.unwrap();
+        assert_eq!(results.len().await.unwrap(), 1);
+        let told = told.lock().unwrap().join("\n");
+        for reason in [
+            "job died with its worker",
+            "fourteen",
+            "longer than its deadline",
+            "limit of 4096",
+        ] {
+            assert!(told.contains(reason), "{reason} is not in {told}");
+        }
+    });
+}
+
+#[test]
+fn outcomes_say_of_each_job_what_became_of_it() {
+    on_every_server(|server| async move {
+        let options = Options::new().ack_wait(LONG).max_deliveries(2);
+        let jobs = open::<u32>(&server, "jobs", options).await;
+        let outcomes = open::<Outcome<(u32, String)>>(&server, "outcomes", Options::new()).await;
+        for number in [13, 14, 100] {
+            jobs.sender()
+                .send_with_id(&format!("n{number}"), number)
+                .await
+                .unwrap();
+        }
+        let options = BridgeOptions::new(0);
+        let bridge =
+            pool_outcomes(jobs.receiver(), workers(2), outcomes.sender(), options).unwrap();
+        let mut all = BTreeMap::new();
+        let rx = outcomes.receiver();
+        for _ in 0..3 {
+            let (outcome, delivery) = rx.recv().await.unwrap().into_parts();
+            all.insert(outcome.job.clone(), outcome.result);
+            delivery.done().await.unwrap();
+        }
+        let reason = |job: &str| all[job].as_ref().unwrap_err().reason.clone();
+        assert!(reason("n13").contains("died"), "{}", reason("n13"));
+        assert!(reason("n14").contains("fourteen"), "{}", reason("n14"));
+        assert_eq!(all["n100"], Ok((200, String::new())));
+        until(|| async { jobs.is_empty().await.unwrap() }).await;
+        until(|| async { bridge.report().done == 3 }).await;
+        bridge.stop().await.unwrap();
+    });
+}
+
+#[test]
+fn the_jobs_of_a_pool_that_is_stopped_are_given_back() {
+    on_every_server(|server| async move {
+        let Queues { jobs, results } = Queues::open(&server, 10).await;
+        jobs.sender().send(15).await.unwrap();
+        let options = PoolOptions::new(1).fresh();
+        let workers = options.run(double).unwrap();
+        let bridge = pool(
+            jobs.receiver(),
+            workers,
+            results.sender(),
+            BridgeOptions::new(0),
+        )
+        .unwrap();
+        let client = connect(&server).await;
+        until(|| async { crate::support::consumer(&client, "jobs", "num_ack_pending").await == 1 })
+            .await;
+        bridge.stop_within(Duration::from_millis(20)).await.unwrap();
+        let job = jobs.receiver().recv_timeout(SOON).await.unwrap();
+        assert_eq!((*job, job.deliveries()), (15, 2));
+        job.done().await.unwrap();
+    });
+}
+
+#[test]
+fn a_pool_that_starts_no_more_workers_ends_its_bridge_and_gives_back() {
+    fn fail(_: &()) -> Result<(), wormhole::process::Failure> {
+        std::process::abort()
+    }
+    fn work((): &mut (), number: u32) -> (u32, String) {
+        (number, String::new())
+    }
+
+    on_every_server(|server| async move {
+        let Queues { jobs, results } = Queues::open(&server, 10).await;
+        jobs.sender().send(5).await.unwrap();
+        let workers = PoolOptions::new(1).fresh().start((), fail, work).unwrap();
+        let mut bridge = pool(
+            jobs.receiver(),
+            workers,
+            results.sender(),
+            BridgeOptions::new(0),
+        )
+        .unwrap();
+        let error = bridge.wait().await.unwrap_err();
+        assert!(matches!(error, Error::Local { .. }), "{error}");
+        let job = jobs.receiver().recv_timeout(SOON).await.unwrap();
+        assert_eq!(*job, 5);
+        job.done().await.unwrap();
+    });
+}
+
+#[test]
+fn a_full_queue_of_results_holds_back_the_jobs() {
+    on_every_server(|server| async move {
+        let jobs = open::<u32>(&server, "jobs", Options::new().ack_wait(LONG)).await;
+        let options = Options::new().max_messages(1);
+        let results = open::<(u32, String)>(&server, "results", options).await;
+        for number in 0..20 {
+            jobs.sender().send(100 + number).await.unwrap();
+        }
+        let bridge = pool(
+            jobs.receiver(),
+            workers(1),
+            results.sender(),
+            BridgeOptions::new(0),
+        )
+        .unwrap();
+        let rx = results.receiver();
+        for taken in 1..=20 {
+            let job = rx.recv().await.unwrap();
+            let left = jobs.len().await.unwrap();
+            assert!(left >= 20 - taken, "{left} left after {taken}");
+            job.done().await.unwrap();
+        }
+        until(|| async { jobs.is_empty().await.unwrap() }).await;
+        bridge.stop().await.unwrap();
+    });
+}

@@ -51,7 +51,7 @@ pub fn run<T>(body: impl Future<Output = T>) -> T {
         .build()
         .expect("a runtime");
     let ended = runtime.block_on(async { timeout(DEADLINE, body).await });
-    runtime.shutdown_background();
+    runtime.shutdown_timeout(DEADLINE);
     ended.expect("the test takes too long")
 }
 
