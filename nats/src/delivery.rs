@@ -100,7 +100,8 @@ impl Delivery {
     ///
     /// `Ok` means that the job is out of the queue. If the job was held for longer than the
     /// [ack wait](crate::Options::ack_wait) without a sign of life, say because this process was stopped or the server
-    /// away, another receiver may have it by now, and do it once more.
+    /// away, another receiver may have it by now, and do it once more. A server that was killed meanwhile may have forgotten
+    /// that it has delivered the job, and deliver it again.
     ///
     /// Waits while the server is away, without end.
     ///
@@ -171,8 +172,7 @@ impl Delivery {
     }
 
     async fn settle(mut self, operation: &'static str, word: Bytes) -> Result<()> {
-        let exchange = self.link.exchange(operation, &self.reply, None, &word);
-        exchange.await?;
+        self.link.settle(operation, &self.reply, &word).await?;
         self.is_settled = true;
         Ok(())
     }

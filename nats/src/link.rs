@@ -121,23 +121,63 @@ impl Link {
     ) -> Result<(Message, u32)> {
         let mut attempts = 0;
         loop {
-            self.connected().await?;
             attempts += 1;
-            match self.attempt(subject, headers, payload).await {
-                Ok(answer) => return Ok((answer, attempts)),
-                Err(Unanswered::Closed) => return Err(self.closed()),
-                Err(Unanswered::TooLarge) => {
-                    return Err(Error::TooLarge {
-                        place: self.place(),
-                        len: payload.len() as u64,
-                        limit: self.client.max_payload() as u64,
-                    });
-                }
-                Err(Unanswered::Lost) => {}
-                Err(Unanswered::Silent | Unanswered::Nobody) => {
-                    self.check_alive(operation).await?;
-                    sleep(PAUSE).await;
-                }
+            let answer = self.try_exchange(operation, subject, headers, payload);
+            if let Some(answer) = answer.await? {
+                return Ok((answer, attempts));
+            }
+        }
+    }
+
+    /// Settles a delivery with a word.
+    ///
+    /// Newer servers do not answer about a delivery that they do not know, because they were killed before they had
+    /// written it down. They deliver the job again.
+    pub(crate) async fn settle(
+        &self,
+        operation: &'static str,
+        reply: &Subject,
+        word: &Bytes,
+    ) -> Result<()> {
+        let mut silences = 0;
+        while silences < 2 {
+            let connects = self.connects();
+            if self
+                .try_exchange(operation, reply, None, word)
+                .await?
+                .is_some()
+            {
+                return Ok(());
+            }
+            // It answers, and not to this.
+            let is_same = self.connects() == connects;
+            silences += u32::from(is_same);
+        }
+        Ok(())
+    }
+
+    /// Makes a request once, when there is a connection. `None`: there is no answer, although the queue is there.
+    async fn try_exchange(
+        &self,
+        operation: &'static str,
+        subject: &Subject,
+        headers: Option<&HeaderMap>,
+        payload: &Bytes,
+    ) -> Result<Option<Message>> {
+        self.connected().await?;
+        match self.attempt(subject, headers, payload).await {
+            Ok(answer) => Ok(Some(answer)),
+            Err(Unanswered::Closed) => Err(self.closed()),
+            Err(Unanswered::TooLarge) => Err(Error::TooLarge {
+                place: self.place(),
+                len: payload.len() as u64,
+                limit: self.client.max_payload() as u64,
+            }),
+            Err(Unanswered::Lost) => Ok(None),
+            Err(Unanswered::Silent | Unanswered::Nobody) => {
+                self.check_alive(operation).await?;
+                sleep(PAUSE).await;
+                Ok(None)
             }
         }
     }

@@ -105,9 +105,13 @@ fn a_job_that_is_done_while_the_server_is_away_is_done() {
         done.await.unwrap().unwrap();
         refused.await.unwrap().unwrap();
         let job = rx.recv_timeout(SOON).await.unwrap();
-        assert_eq!(*job, 2);
         job.done().await.unwrap();
-        until(|| async { queue.is_empty().await.unwrap() }).await;
+        // A server that is killed may forget what it has delivered, and deliver it again.
+        while !queue.is_empty().await.unwrap() {
+            if let Ok(job) = rx.try_recv().await {
+                job.done().await.unwrap();
+            }
+        }
     });
 }
 
