@@ -4,6 +4,9 @@ use std::time::{Duration, SystemTime};
 
 use async_nats::Message;
 
+/// A message that is a job.
+pub(crate) type Arrived = (Message, Delivered);
+
 /// What a message in an inbox is.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Answer {

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use async_nats::{Client, Message, Subject, Subscriber};
+use async_nats::{Client, Subject, Subscriber};
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
 use tokio::time::{sleep, timeout};
 
-use crate::answer::{Answer, Delivered};
+use crate::answer::{Answer, Arrived};
 use crate::error::Result;
 use crate::link::{CONSUMER, Link, TICK};
 
@@ -39,7 +39,7 @@ pub(crate) struct Ask {
 
 /// What a request came to.
 pub(crate) enum Came {
-    Job(Message, Delivered),
+    Job(Box<Arrived>),
     /// No job, and none will come.
     Over,
     /// The same, and the next request should wait a little.
@@ -104,7 +104,7 @@ impl Ask {
             };
             self.received += 1;
             let came = match Answer::of(&message, &link.name, CONSUMER) {
-                Answer::Job(delivered) => Came::Job(message, delivered),
+                Answer::Job(delivered) => Came::Job(Box::new((message, delivered))),
                 Answer::Over => Came::Over,
                 Answer::Busy => Came::Busy,
                 Answer::Gone => Came::Gone,
@@ -116,9 +116,9 @@ impl Ask {
     }
 
     /// A job that has come for the open request already.
-    pub(crate) fn waiting(&mut self, link: &Link) -> Option<(Message, Delivered)> {
+    pub(crate) fn waiting(&mut self, link: &Link) -> Option<Arrived> {
         match self.came(link).now_or_never()? {
-            Came::Job(message, delivered) => Some((message, delivered)),
+            Came::Job(arrived) => Some(*arrived),
             _ => None,
         }
     }

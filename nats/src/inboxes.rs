@@ -3,10 +3,9 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use async_nats::Message;
 use tokio::time::sleep;
 
-use crate::answer::Delivered;
+use crate::answer::Arrived;
 use crate::ask::{Ask, Came, withdraw};
 use crate::error::{Error, Result};
 use crate::link::{Link, PAUSE};
@@ -40,24 +39,24 @@ impl Inboxes {
     }
 
     /// Waits for a job.
-    pub(crate) async fn next(self: &Arc<Self>) -> Result<(Message, Delivered)> {
+    pub(crate) async fn next(self: &Arc<Self>) -> Result<Arrived> {
         let mut held = Held::take(self);
         loop {
-            if let Step::Job(message, delivered) = held.step(true).await? {
-                return Ok((message, delivered));
+            if let Step::Job(arrived) = held.step(true).await? {
+                return Ok(*arrived);
             }
         }
     }
 
     /// Asks for a job that is there already.
-    pub(crate) async fn look(self: &Arc<Self>) -> Result<(Message, Delivered)> {
+    pub(crate) async fn look(self: &Arc<Self>) -> Result<Arrived> {
         if let Some(waiting) = self.waiting() {
             return Ok(waiting);
         }
         let mut held = Held::take_idle(self);
         loop {
             match held.step(false).await? {
-                Step::Job(message, delivered) => return Ok((message, delivered)),
+                Step::Job(arrived) => return Ok(*arrived),
                 Step::None => {
                     let place = self.link.place();
                     return Err(Error::Empty { place });
@@ -72,7 +71,7 @@ impl Inboxes {
     }
 
     /// A job that came for a call which was dropped.
-    fn waiting(&self) -> Option<(Message, Delivered)> {
+    fn waiting(&self) -> Option<Arrived> {
         let mut idle = self.idle();
         let mut jobs = idle.open.iter_mut().enumerate();
         let (index, job) = jobs.find_map(|(index, (ask, _))| {
@@ -148,7 +147,7 @@ struct Held<'a> {
 
 /// What a request came to.
 enum Step {
-    Job(Message, Delivered),
+    Job(Box<Arrived>),
     /// No job is there.
     None,
     Again,
@@ -180,7 +179,7 @@ impl<'a> Held<'a> {
             ask.request(link, waits).await?;
         }
         match ask.came(link).await {
-            Came::Job(message, delivered) => return Ok(Step::Job(message, delivered)),
+            Came::Job(arrived) => return Ok(Step::Job(arrived)),
             Came::Over => return Ok(Step::None),
             Came::Busy => sleep(PAUSE).await,
             Came::Gone => {

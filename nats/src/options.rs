@@ -1,5 +1,7 @@
 //! How a queue is made.
 
+use std::fmt;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
@@ -111,39 +113,68 @@ impl Options {
     }
 
     pub(crate) fn check(&self) -> Result<()> {
-        const LEAST: Duration = Duration::from_millis(100);
-        let is_time = |time: Option<Duration>| {
-            time.is_none_or(|time| (LEAST..=Duration::from_secs(1 << 32)).contains(&time))
-        };
-        let is_count =
-            |count: Option<u64>| count.is_none_or(|count| (1..=i64::MAX as u64).contains(&count));
-        let rules = [
-            (is_time(self.ack_wait), "ack wait", "it is 100 ms to 2^32 s"),
-            (
-                is_time(self.duplicate_window),
-                "duplicate window",
-                "it is 100 ms to 2^32 s",
-            ),
-            (is_count(self.max_bytes), "number of bytes", COUNT),
-            (is_count(self.max_messages), "number of messages", COUNT),
-            (
-                self.max_deliveries != Some(0),
-                "number of deliveries",
-                "it is at least 1",
-            ),
-            (
-                self.replicas.is_none_or(|count| (1..=5).contains(&count)),
-                "number of replicas",
-                "it is 1 to 5",
-            ),
-        ];
-        const COUNT: &str = "it is 1 to 2^63-1";
-        for (holds, what, rule) in rules {
-            if !holds {
-                let value = format!("{self:?}");
-                return Err(Error::Invalid { what, value, rule });
-            }
-        }
-        Ok(())
+        const TIMES: RangeInclusive<Duration> =
+            Duration::from_millis(100)..=Duration::from_secs(1 << 32);
+        const COUNTS: RangeInclusive<u64> = 1..=i64::MAX as u64;
+        check("ack wait", "it is 100 ms to 2^32 s", self.ack_wait, TIMES)?;
+        let window = self.duplicate_window;
+        check("duplicate window", "it is 100 ms to 2^32 s", window, TIMES)?;
+        check(
+            "number of bytes",
+            "it is 1 to 2^63-1",
+            self.max_bytes,
+            COUNTS,
+        )?;
+        check(
+            "number of messages",
+            "it is 1 to 2^63-1",
+            self.max_messages,
+            COUNTS,
+        )?;
+        let deliveries = self.max_deliveries;
+        check(
+            "number of deliveries",
+            "it is at least 1",
+            deliveries,
+            1..=u64::MAX,
+        )?;
+        check("number of replicas", "it is 1 to 5", self.replicas, 1..=5)
+    }
+}
+
+/// Checks a setting, if it is set.
+fn check<V: PartialOrd + fmt::Debug>(
+    what: &'static str,
+    rule: &'static str,
+    value: Option<V>,
+    range: RangeInclusive<V>,
+) -> Result<()> {
+    match value {
+        Some(value) if !range.contains(&value) => Err(Error::Invalid {
+            what,
+            value: format!("{value:?}"),
+            rule,
+        }),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_breaks_a_rule_is_named_with_its_value() {
+        let check = |options: Options| options.check().unwrap_err().to_string();
+        assert_eq!(
+            check(Options::new().ack_wait(Duration::from_millis(99))),
+            "invalid ack wait `99ms`: it is 100 ms to 2^32 s"
+        );
+        assert_eq!(
+            check(Options::new().replicas(6)),
+            "invalid number of replicas `6`: it is 1 to 5"
+        );
+        Options::new().max_deliveries(u64::MAX).check().unwrap();
+        Options::new().check().unwrap();
     }
 }

@@ -21,8 +21,10 @@ use crate::error::Error;
 pub struct BridgeOptions {
     pub(super) in_flight: usize,
     pub(super) retry_after: Duration,
-    on_problem: Option<Arc<dyn Fn(&Error) + Send + Sync>>,
+    on_problem: Option<Listener>,
 }
+
+type Listener = Arc<dyn Fn(&Error) + Send + Sync>;
 
 impl BridgeOptions {
     /// Starts from the defaults, with so many jobs in flight at a time: as many as there are workers. 0 counts as 1; for a
