@@ -9,6 +9,7 @@ use std::time::Duration;
 use async_nats::Message;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
+use wormhole::Raw;
 
 use crate::answer::Delivered;
 use crate::delivery::Delivery;
@@ -166,9 +167,15 @@ impl<T: DeserializeOwned> Receiver<T> {
 
 /// Reads the same text as in a local channel.
 fn decode<T: DeserializeOwned>(text: &[u8]) -> Result<T, String> {
-    // All of it, whereas serde_json looks only at the strings that the type does not ignore.
     let text = std::str::from_utf8(text).map_err(excerpt)?;
-    serde_json::from_str(text).map_err(excerpt)
+    let message = Raw::from_parts(text.to_owned(), Vec::new());
+    match message.and_then(Raw::decode) {
+        Ok(value) => Ok(value),
+        Err(wormhole::Error::Encode { reason, .. } | wormhole::Error::Decode { reason, .. }) => {
+            Err(reason)
+        }
+        Err(error) => Err(format!("{error:#}")),
+    }
 }
 
 impl<T> Clone for Receiver<T> {

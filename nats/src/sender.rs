@@ -10,9 +10,9 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::Value;
 use tokio::time::timeout;
+use wormhole::Raw;
 
 use crate::error::{Error, Place, Result};
-use crate::excerpt::excerpt;
 use crate::link::{Fault, Link, PAUSE};
 use crate::queue::Limits;
 use crate::rules::check_id;
@@ -180,24 +180,35 @@ impl<T: Serialize> Sender<T> {
 
     /// The same text as in a local channel.
     fn encode(&self, job: &T) -> Result<Bytes> {
-        let encoded = serde_json::to_vec(job).map_err(|error| Error::Encode {
+        let failed = |reason| Error::Encode {
             place: self.place(),
             type_name: std::any::type_name::<T>(),
-            reason: excerpt(error),
-        });
-        encoded.map(Bytes::from)
+            reason,
+        };
+        match Raw::encode(job) {
+            Ok(message) if message.fds().is_empty() => Ok(message.text().to_owned().into()),
+            Ok(message) => {
+                let count = message.fds().len();
+                Err(failed(format!(
+                    "it holds descriptors or channel ends, {count} of them, which do not leave their machine"
+                )))
+            }
+            Err(wormhole::Error::Encode { reason, .. }) => Err(failed(reason)),
+            Err(wormhole::Error::TooLarge { size, .. }) => Err(self.too_large(size)),
+            Err(error) => Err(failed(format!("{error:#}"))),
+        }
+    }
+
+    fn too_large(&self, len: u64) -> Error {
+        Error::TooLarge {
+            place: self.place(),
+            len,
+            limit: self.link.client.max_payload() as u64,
+        }
     }
 
     /// Checks the length of a message as the server counts it, which disconnects a client that sends too long a one.
     fn check_len(&self, text: &Bytes, id: &str) -> Result<()> {
-        let too_large = |len: usize, limit: u64| {
-            let len = len as u64;
-            let place = self.place();
-            match len > limit {
-                true => Err(Error::TooLarge { place, len, limit }),
-                false => Ok(()),
-            }
-        };
         // "NATS/1.0", a line for each header, and an empty one, each with two characters at its end.
         let lines = [
             "NATS/1.0".len(),
@@ -206,11 +217,19 @@ impl<T: Serialize> Sender<T> {
             0,
         ];
         let headers: usize = lines.iter().map(|line| line + "\r\n".len()).sum();
-        let max_payload = self.link.client.max_payload() as u64;
-        too_large(headers + text.len(), max_payload)?;
-        self.limits
-            .max_bytes
-            .map_or(Ok(()), |limit| too_large(text.len(), limit))
+        let len = headers + text.len();
+        if len > self.link.client.max_payload() {
+            return Err(self.too_large(len as u64));
+        }
+        let len = text.len() as u64;
+        match self.limits.max_bytes {
+            Some(limit) if len > limit => Err(Error::TooLarge {
+                place: self.place(),
+                len,
+                limit,
+            }),
+            _ => Ok(()),
+        }
     }
 }
 
