@@ -5,7 +5,9 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use wormhole_nats::{Error, Options};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use wormhole_nats::{Error, Options, Queue};
 
 use crate::support::{LONG, SOON, connect, consumer, on_every_server, open, until};
 
@@ -110,6 +112,50 @@ fn a_request_that_is_withdrawn_while_its_job_is_on_the_way_strands_nothing() {
             job.done().await.unwrap();
         }
         eprintln!("{again} of {ROUNDS} were on the way");
+    });
+}
+
+#[test]
+fn a_request_that_is_withdrawn_at_a_server_that_is_stopped_strands_nothing() {
+    on_every_server(|server| async move {
+        const ROUNDS: u32 = 15;
+        let pid = Pid::from_raw(server.pid().unwrap().cast_signed());
+        let queue = open::<u32>(&server, "jobs", Options::new().ack_wait(LONG)).await;
+        let other = open::<u32>(&server, "jobs", Options::new())
+            .await
+            .receiver();
+        let client = connect(&server).await;
+        let sends = connect(&server).await;
+        let receives = connect(&server).await;
+        let mut again = 0;
+        for round in 0..ROUNDS {
+            let short = Queue::<u32>::open(receives.clone(), "jobs", Options::new());
+            let rx = short.await.unwrap().receiver();
+            let mut receiving = Box::pin(rx.recv());
+            assert!(polled(&mut receiving, 3).await.is_none());
+            until(|| async { consumer(&client, "jobs", "num_waiting").await == 1 }).await;
+            // When it goes on, the server finds the job and the withdrawal, in any order.
+            kill(pid, Signal::SIGSTOP).unwrap();
+            sends
+                .publish("jobs", round.to_string().into())
+                .await
+                .unwrap();
+            sends.flush().await.unwrap();
+            drop(receiving);
+            drop(rx);
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+                receives.flush().await.unwrap();
+            }
+            kill(pid, Signal::SIGCONT).unwrap();
+            let job = other.recv_timeout(SOON).await.unwrap();
+            assert_eq!(*job, round);
+            again += u32::from(job.deliveries() == 2);
+            job.done().await.unwrap();
+            until(|| async { consumer(&client, "jobs", "num_waiting").await == 0 }).await;
+        }
+        assert!(queue.is_empty().await.unwrap());
+        eprintln!("{again} of {ROUNDS} came first");
     });
 }
 
