@@ -9,13 +9,16 @@ use tokio::time::{sleep, timeout};
 
 use crate::answer::{Answer, Arrived};
 use crate::error::Result;
-use crate::link::{CONSUMER, Link, TICK};
+use crate::link::{CONSUMER, Link};
 
 /// How long the server keeps a request. Then it says so, and it is made again.
 const EXPIRES: Duration = Duration::from_secs(5);
 
 /// After that time without an answer a request is taken for lost.
 const SILENCE: Duration = Duration::from_secs(8);
+
+/// How often a wait looks whether the connection is still that of the request.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// How long the answer of a request that was withdrawn is waited for.
 const LATE: Duration = Duration::from_secs(10);
@@ -91,7 +94,7 @@ impl Ask {
             let message = tokio::select! {
                 biased;
                 message = self.subscriber.next() => message,
-                () = sleep(TICK) => {
+                () = sleep(LOOK) => {
                     let is_lost = link.is_connected() && link.connects() != self.connects;
                     if is_lost || self.since.elapsed() > SILENCE {
                         return Came::Lost;

@@ -130,7 +130,7 @@ pub enum Error {
         id: String,
         /// How often it was delivered, this time not counted.
         deliveries: u64,
-        /// Its text, or the beginning of that.
+        /// Its text, or why a pool failed it the last time. Cut, if it is long.
         text: String,
     },
     /// The job is longer than the server or the stream takes. Nothing was sent.

@@ -62,9 +62,9 @@
 //!
 //! A runtime of [tokio] with I/O and time, and servers from 2.9 on with JetStream. Servers, TLS and credentials
 //! are options of the client: [`async_nats::ConnectOptions`]. The account needs to publish to the queue's subject,
-//! `$JS.API.>` and `$JS.ACK.>`, and to subscribe to its inboxes. A server that forbids one of these does not answer but
-//! reports it to the client ([`event_callback`](async_nats::ConnectOptions::event_callback)): it looks like one that is
-//! away.
+//! `$JS.API.>` and `$JS.ACK.>`, and to subscribe and to publish to its inboxes. A server that forbids one of these does not
+//! answer but reports it to the client ([`event_callback`](async_nats::ConnectOptions::event_callback)): it looks like one
+//! that is away, except to [`Queue::open`].
 
 #![warn(
     clippy::unwrap_used,

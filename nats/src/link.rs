@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use async_nats::connection::State;
 use async_nats::{Client, HeaderMap, Message, Request, RequestErrorKind, Subject};
 use bytes::Bytes;
+use futures_util::StreamExt;
 use serde_json::Value;
 use tokio::runtime::Handle;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::error::{Error, Place, Result};
 use crate::excerpt::excerpt;
@@ -17,8 +18,8 @@ use crate::excerpt::excerpt;
 /// The durable consumer that all receivers of a queue share.
 pub(crate) const CONSUMER: &str = "workers";
 
-/// How often a wait looks whether the connection is still the one that it has begun with.
-pub(crate) const TICK: Duration = Duration::from_millis(100);
+/// How often a request that waits for its answer looks whether the connection is still its own.
+const TICK: Duration = Duration::from_millis(100);
 
 /// After that time without an answer a request is made again, on a connection that seems to work.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -180,6 +181,29 @@ impl Link {
                 Ok(None)
             }
         }
+    }
+
+    /// Waits until it is plain that JetStream does not answer, although the server does: on a connection that has been the
+    /// same for a while, a message to an inbox of this client comes back.
+    pub(crate) async fn mute(&self) {
+        loop {
+            let connects = self.connects();
+            sleep(2 * PATIENCE).await;
+            let is_same = self.is_connected() && self.connects() == connects;
+            if is_same && self.echoes().await {
+                return;
+            }
+        }
+    }
+
+    async fn echoes(&self) -> bool {
+        let inbox = Subject::from(self.client.new_inbox());
+        let echo = async {
+            let mut inbox_messages = self.client.subscribe(inbox.clone()).await.ok()?;
+            self.client.publish(inbox, Bytes::new()).await.ok()?;
+            inbox_messages.next().await
+        };
+        matches!(timeout(PATIENCE, echo).await, Ok(Some(_)))
     }
 
     /// Fails if the stream or its consumer was deleted.

@@ -71,7 +71,8 @@ impl<T> Queue<T> {
     /// - [`Error::Mismatch`]: it exists with other settings than those that `options` sets, or is no work queue. Nothing was
     ///   changed.
     /// - [`Error::Full`]: the server has no room for another queue of that many bytes.
-    /// - [`Error::Server`]: the server refused, say because JetStream is not enabled.
+    /// - [`Error::Server`]: the server refused, say because JetStream is not enabled, or does not answer although the server
+    ///   does, as when the user lacks permissions.
     /// - [`Error::Disconnected`]: the client is closed.
     ///
     /// # Cancel safety
@@ -81,6 +82,16 @@ impl<T> Queue<T> {
         check_name(name)?;
         options.check()?;
         let link = Arc::new(Link::new(client, name)?);
+        tokio::select! {
+            opened = Self::open_at(Arc::clone(&link), options) => opened,
+            () = link.mute() => {
+                let source = "the server answers, but JetStream does not: perhaps this user may not publish to `$JS.API.>`";
+                Err(Error::server(link.place(), "open", source))
+            }
+        }
+    }
+
+    async fn open_at(link: Arc<Link>, options: Options) -> Result<Self> {
         let stream = find_or_make_stream(&link, &options).await?;
         let consumer = find_or_make_consumer(&link, &options).await?;
         let differences = [

@@ -28,7 +28,8 @@ pub use report::Report;
 
 /// A job on a local channel, and the end on which its worker says that it is done.
 ///
-/// A worker that drops `done` without a word, or is killed, gives the job back.
+/// A worker that drops `done` without a word, or is killed, gives the job back. As a message it is an object of these two
+/// members, for workers in any language: `{"value":"worm.png","done":0}`.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(bound(serialize = "T: Serialize", deserialize = "T: Deserialize<'de>"))]
 pub struct Handed<T> {
@@ -42,6 +43,9 @@ pub struct Handed<T> {
 ///
 /// It runs in tasks of the runtime in which it was made. **Dropping it gives back at once** what is in hand, which workers
 /// may still be at: [`stop`](Self::stop) lets them finish first. The queue and its consumer stay in any case.
+///
+/// An outage of the server ends no bridge: it goes on when the server is back.
+#[must_use = "a bridge that is dropped stops"]
 pub struct Bridge {
     phase: watch::Sender<Phase>,
     tally: Arc<Tally>,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use wormhole_nats::async_nats::ConnectOptions;
 use wormhole_nats::{Error, Options, Queue, Storage};
 
 use crate::support::{api, connect, on_every_server, on_every_server_with, open, until};
@@ -196,5 +197,22 @@ fn a_deleted_queue_can_be_deleted_and_made_again() {
         second.delete().await.unwrap();
         let third = open::<u32>(&server, "jobs", Options::new()).await;
         until(|| async { third.is_empty().await.unwrap() }).await;
+    });
+}
+
+#[test]
+fn a_user_who_lacks_permissions_hears_of_it() {
+    let settings = "authorization { users: [{ user: u, password: p, \
+                    permissions: { publish: { deny: [\"$JS.API.>\"] } } }] }";
+    on_every_server_with(settings, |server| async move {
+        let options = ConnectOptions::with_user_and_password("u".to_owned(), "p".to_owned());
+        let client = options.connect(server.url()).await.unwrap();
+        let opened = Queue::<u32>::open(client, "jobs", Options::new()).await;
+        let error = opened.unwrap_err();
+        assert!(matches!(error, Error::Server { .. }), "{error}");
+        assert!(
+            format!("{error:#}").contains("may not publish"),
+            "{error:#}"
+        );
     });
 }
