@@ -22,8 +22,9 @@ use crate::job::Job;
 use crate::receiver::Receiver;
 use crate::sender::Sender;
 
-/// The pause before a job is offered again to a pool whose workers have not started.
-const PAUSE: Duration = Duration::from_millis(2);
+/// The pauses before a job is offered again to a pool that has no free worker, at first and at most: one may have started.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const LAST_PAUSE: Duration = Duration::from_millis(64);
 
 /// What became of a job, as a message: [`pool_outcomes`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -189,6 +190,7 @@ where
         }),
         asking: JoinSet::new(),
         offered: VecDeque::new(),
+        pause: FIRST_PAUSE,
         working: HashMap::new(),
         storing: JoinSet::new(),
     };
@@ -211,6 +213,8 @@ struct Driver<J, R, M> {
     asking: JoinSet<Result<Job<J>>>,
     /// Jobs that no worker has taken yet.
     offered: VecDeque<Job<J>>,
+    /// After that time they are offered again, if nothing else happens.
+    pause: Duration,
     working: HashMap<JobId, Delivery>,
     /// Results on their way.
     storing: JoinSet<Result<()>>,
@@ -257,7 +261,10 @@ where
                 Event::Came(job) => self.came(job),
                 Event::Finished(finished) => self.finished(finished),
                 Event::Stored(stored) => stored,
-                Event::Offer => self.offer(),
+                Event::Offer => {
+                    self.pause = LAST_PAUSE.min(self.pause * 2);
+                    self.offer()
+                }
             };
             if let Err(error) = handled {
                 // What is open is finished, as far as that is possible.
@@ -286,7 +293,7 @@ where
             finished = self.workers.recv(), if !self.working.is_empty() => Event::Finished(finished),
             Some(stored) = self.storing.join_next() => Event::Stored(joined(stored)),
             Some(came) = self.asking.join_next() => Event::Came(joined(came)),
-            () = sleep(PAUSE), if !self.offered.is_empty() => Event::Offer,
+            () = sleep(self.pause), if !self.offered.is_empty() => Event::Offer,
             else => pending().await,
         }
     }
@@ -311,6 +318,7 @@ where
         while let Some(job) = self.offered.pop_front() {
             match self.workers.get_mut().try_submit_ref(&job) {
                 Ok(id) => {
+                    self.pause = FIRST_PAUSE;
                     let (_, delivery) = job.into_parts();
                     self.working.insert(id, delivery);
                 }
