@@ -141,15 +141,6 @@ fn a_job_that_fails_is_tried_as_often_as_it_may_and_is_not_in_the_way() {
             move |error| told.lock().unwrap().push(error.to_string())
         });
         let bridge = pool(jobs.receiver(), workers(2), results.sender(), options).unwrap();
-        for _ in 0..100 {
-            eprintln!(
-                "{:?} {} {:?}",
-                bridge.report(),
-                jobs.len().await.unwrap(),
-                told.lock().unwrap()
-            );
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
         until(|| async { jobs.is_empty().await.unwrap() }).await;
         until(|| async { bridge.report().refused == 4 && bridge.report().done == 1 }).await;
         assert_eq!(bridge.report().given_back, 4, "each once");
