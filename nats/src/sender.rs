@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use wormhole::Raw;
 
 use crate::error::{Error, Place, Result};
+use crate::excerpt::excerpt;
 use crate::link::{Fault, Link, PAUSE};
 use crate::queue::Limits;
 use crate::rules::check_id;
@@ -164,16 +165,28 @@ impl<T: Serialize> Sender<T> {
             attempts += tries;
             match Fault::of(&answer.payload) {
                 Ok(answer) => {
-                    let sequence = answer.get("seq").and_then(Value::as_u64);
-                    let is_duplicate = answer.get("duplicate").and_then(Value::as_bool);
-                    let stored = Stored {
-                        sequence: sequence.unwrap_or_default(),
-                        is_duplicate: is_duplicate.unwrap_or_default(),
-                    };
-                    return Ok((stored, attempts));
+                    let stored = self.stored(&answer);
+                    return stored.map(|stored| (stored, attempts));
                 }
                 Err(fault) if fault.is_passing() => tokio::time::sleep(PAUSE).await,
                 Err(fault) => return Err(self.link.fault(OPERATION, fault)),
+            }
+        }
+    }
+
+    /// Reads the answer of JetStream, which any other subscriber of the subject could be faster than.
+    fn stored(&self, answer: &Value) -> Result<Stored> {
+        let sequence = answer.get("seq").and_then(Value::as_u64);
+        let is_of_stream = answer.get("stream").and_then(Value::as_str) == Some(&self.link.name);
+        let is_duplicate = answer.get("duplicate").and_then(Value::as_bool);
+        match sequence {
+            Some(sequence) if is_of_stream => Ok(Stored {
+                sequence,
+                is_duplicate: is_duplicate.unwrap_or_default(),
+            }),
+            _ => {
+                let source = format!("the answer is not that of JetStream: {}", excerpt(answer));
+                Err(Error::server(self.place(), OPERATION, source))
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Bridges between a queue and local processes.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -256,6 +257,33 @@ fn a_bridge_without_a_queue_ends_with_disconnected() {
             .unwrap();
         let error = machine.bridge.wait().await.unwrap_err();
         assert!(matches!(error, Error::Disconnected { .. }), "{error}");
+        machine.stop().await;
+    });
+}
+
+#[test]
+fn an_outage_ends_no_bridge() {
+    on_every_server(|mut server| async move {
+        let machine = Machine::start(&server, 2).await;
+        let queue = open::<u32>(&server, "jobs", Options::new()).await;
+        queue.sender().send(15).await.unwrap();
+        machine.news.recv().await.unwrap();
+        server.kill();
+        machine.go_on.send(()).unwrap(); // done, while the server is away
+        server.restart();
+        for number in 100..110 {
+            queue.sender().send(number).await.unwrap();
+        }
+        let mut left: BTreeSet<_> = (100..110).collect();
+        while !left.is_empty() {
+            let (_, number) = machine.news.recv().await.unwrap();
+            if number == 15 {
+                // The server has forgotten that it had delivered it.
+                machine.go_on.send(()).unwrap();
+            }
+            left.remove(&number);
+        }
+        until(|| async { queue.is_empty().await.unwrap() }).await;
         machine.stop().await;
     });
 }

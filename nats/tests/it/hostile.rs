@@ -205,3 +205,40 @@ fn a_message_to_an_inbox_is_no_job() {
         job.done().await.unwrap();
     });
 }
+
+#[test]
+fn an_answer_that_is_not_that_of_jetstream_is_an_error() {
+    on_every_server(|server| async move {
+        let queue = open::<u32>(&server, "jobs", Options::new()).await;
+        let tx = queue.sender();
+        queue.delete().await.unwrap();
+        let client = connect(&server).await;
+        let mut jobs = client.subscribe("jobs").await.unwrap();
+        client.flush().await.unwrap();
+        let answers = [
+            "hello",
+            "{}",
+            "[]",
+            "{\"seq\":1}",
+            "{\"stream\":\"other\",\"seq\":1}",
+            "",
+        ];
+        let answering = tokio::spawn(async move {
+            use futures_util::StreamExt;
+            for answer in answers {
+                let reply = jobs.next().await.unwrap().reply.unwrap();
+                client.publish(reply, answer.into()).await.unwrap();
+            }
+            (client, jobs) // dropped, they would take the last answer along
+        });
+        for answer in answers {
+            let error = tx.send(1).await.unwrap_err();
+            assert!(matches!(error, Error::Server { .. }), "{answer}: {error}");
+            assert!(
+                format!("{error:#}").contains("not that of JetStream"),
+                "{error:#}"
+            );
+        }
+        drop(answering.await.unwrap());
+    });
+}
