@@ -60,7 +60,14 @@ const LONG: [(&str, &str); 0] = [];
 #[test]
 fn a_file_holds_one_concept() {
     let mut over = Vec::new();
-    for folder in ["src", "bench/src", "chaos/src", "cli/src"] {
+    for folder in [
+        "src",
+        "bench/src",
+        "chaos/src",
+        "cli/src",
+        "nats/src",
+        "nats/chaos/src",
+    ] {
         for file in rust_files(folder) {
             let lines = code_lines(&read(&file));
             let name = file.strip_prefix(root()).unwrap().display().to_string();
@@ -332,8 +339,9 @@ fn imports_against_the_floors_are_found() {
 
 #[test]
 fn examples_fit_on_two_screens() {
-    for file in rust_files("examples") {
-        let lines = read(&file).lines().count();
+    let examples = ["examples", "nats/examples"].map(rust_files);
+    for file in examples.iter().flatten() {
+        let lines = read(file).lines().count();
         assert!(lines < 100, "{}: {lines} lines", file.display());
     }
 }
@@ -403,8 +411,9 @@ fn the_versions_that_the_readme_names_are_those_of_the_manifest() {
 /// The names of all tests.
 fn tests() -> Vec<String> {
     let mut tests = Vec::new();
-    for file in rust_files("tests") {
-        let source = read(&file);
+    let files = ["tests", "nats/tests"].map(rust_files);
+    for file in files.iter().flatten() {
+        let source = read(file);
         for test in source.split("#[test]\n").skip(1) {
             let functions = test.lines().map(str::trim);
             let name = functions.filter_map(|line| line.strip_prefix("fn ")).next();
