@@ -108,3 +108,12 @@ pub use options::{Options, Storage};
 pub use queue::Queue;
 pub use receiver::Receiver;
 pub use sender::{Sender, Stored};
+
+// The pages that show how it is used; their code is compiled, not run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/many-machines.md")]
+struct ManyMachines;
