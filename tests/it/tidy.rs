@@ -456,6 +456,8 @@ fn what_security_md_says_is_shown_by_tests_that_exist() {
         "max_blob_len",
         "max_message_len",
         "spawn_command",
+        "max_deliveries",
+        "max_payload",
     ];
     let names = |text: &str| -> Vec<String> {
         let is_name = |span: &&str| {

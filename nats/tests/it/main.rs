@@ -13,5 +13,6 @@ mod outages;
 mod pools;
 mod receiving;
 mod sending;
+mod trust;
 
 wormhole::init_tests!();
