@@ -137,7 +137,11 @@ fn work_for_ever(ends: Ends) {
         let again = value.clone();
         if sabotage == Some(Sabotage::Early) {
             let _ = done.try_send(());
-            std::thread::sleep(Duration::from_millis(100));
+            // The bridge has heard it; and this moment, which is short otherwise, is hit.
+            std::thread::sleep(Duration::from_millis(20));
+            if value.seed % 4 == 0 {
+                std::process::abort();
+            }
         }
         let mut result = work(value);
         match sabotage {
