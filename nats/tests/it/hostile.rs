@@ -8,7 +8,7 @@ use std::time::Duration;
 use wormhole_nats::async_nats::HeaderMap;
 use wormhole_nats::{Error, Options};
 
-use crate::support::{LONG, Server, connect, on_every_server, open, publish, until};
+use crate::support::{LONG, Server, connect, heard, on_every_server, open, publish, until};
 
 /// A client that writes what it likes.
 struct Raw(BufReader<TcpStream>);
@@ -179,7 +179,7 @@ fn a_message_to_an_inbox_is_no_job() {
             .subscribe("$JS.API.CONSUMER.MSG.NEXT.>")
             .await
             .unwrap();
-        client.flush().await.unwrap();
+        heard(&client).await;
         let waiting = tokio::spawn(async move { (rx.recv().await, rx) });
 
         use futures_util::StreamExt;
@@ -197,7 +197,7 @@ fn a_message_to_an_inbox_is_no_job() {
                 .unwrap();
         }
         client.publish(inbox, "6".into()).await.unwrap();
-        client.flush().await.unwrap();
+        heard(&client).await;
         queue.sender().send(5).await.unwrap();
         let (job, _rx) = waiting.await.unwrap();
         let job = job.unwrap();
@@ -214,7 +214,7 @@ fn an_answer_that_is_not_that_of_jetstream_is_an_error() {
         queue.delete().await.unwrap();
         let client = connect(&server).await;
         let mut jobs = client.subscribe("jobs").await.unwrap();
-        client.flush().await.unwrap();
+        heard(&client).await;
         let answers = [
             "hello",
             "{}",

@@ -5,7 +5,7 @@ use std::time::Duration;
 use wormhole_nats::{Error, Options};
 
 use crate::support::{
-    LONG, SOON, connect, consumer, next_message, on_every_server, open, publish, until,
+    LONG, SOON, connect, consumer, heard, next_message, on_every_server, open, publish, until,
 };
 
 #[test]
@@ -115,7 +115,7 @@ fn a_refused_job_is_gone_on_every_server() {
         queue.sender().send(5).await.unwrap();
         let client = connect(&server).await;
         let mut advisories = client.subscribe("$JS.EVENT.ADVISORY.>").await.unwrap();
-        client.flush().await.unwrap();
+        heard(&client).await;
         let job = queue.receiver().recv().await.unwrap();
         job.refuse("a picture\r\nwithout an \u{202e}end")
             .await

@@ -101,6 +101,11 @@ pub async fn api(client: &Client, verb: &str, question: &str) -> Value {
     serde_json::from_slice(&answer.expect("an answer").payload).expect("an answer")
 }
 
+/// Waits until the server has heard what this client has said so far, its subscriptions above all.
+pub async fn heard(client: &Client) {
+    api(client, "INFO", "").await;
+}
+
 /// A number of the consumer of a queue, such as `num_ack_pending`.
 pub async fn consumer(client: &Client, queue: &str, number: &str) -> u64 {
     let info = api(client, &format!("CONSUMER.INFO.{queue}.workers"), "").await;
