@@ -270,6 +270,48 @@ fn a_program_is_a_child_with_deadlines_and_an_end() {
 }
 
 #[test]
+fn each_stream_of_a_program_can_be_a_pipe_by_itself() {
+    in_own_process(|| {
+        let before = open_fds();
+        let builder = Builder::new();
+        let shell = |script: &str| {
+            let mut command = Command::new("sh");
+            command.args(["-c", script]).stdin(Stdio::null());
+            command
+        };
+        let mut text = String::new();
+
+        let mut command = shell("read line; test \"$line\" = it");
+        command.stdin(Stdio::piped());
+        let mut child = builder.spawn_command(command, ()).unwrap();
+        writeln!(child.take_stdin().unwrap(), "it").unwrap();
+        child.join_timeout(DEADLINE).unwrap();
+        drop(child);
+
+        let mut command = shell("echo out");
+        command.stdout(Stdio::piped());
+        let mut child = builder.spawn_command(command, ()).unwrap();
+        let mut stdout = child.take_stdout().unwrap();
+        stdout.read_to_string(&mut text).unwrap();
+        child.join_timeout(DEADLINE).unwrap();
+        drop(child);
+
+        let mut command = shell("echo err >&2");
+        command.stderr(Stdio::piped());
+        let mut child = builder.spawn_command(command, ()).unwrap();
+        let mut stderr = child.take_stderr().unwrap();
+        assert!(child.take_stderr().is_none() && child.take_stdin().is_none());
+        stderr.read_to_string(&mut text).unwrap();
+        child.join_timeout(DEADLINE).unwrap();
+        drop(child);
+
+        assert_eq!(text, "out\nerr\n");
+        drop((stdout, stderr));
+        assert_eq!(open_fds(), before);
+    });
+}
+
+#[test]
 fn a_child_that_its_own_child_traces_delays_nobody() {
     in_own_process(|| {
         rustix::process::set_child_subreaper(rustix::process::Pid::from_raw(1)).unwrap();

@@ -4,13 +4,13 @@ use std::cell::RefCell;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use wormhole::{Error, Receiver, Sender, channel};
 
-use crate::support::{in_own_process, open_fds, packet, pipe, raw_send};
+use crate::support::{DescriptorLimit, in_own_process, open_fds, packet, pipe, raw_send};
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Fd(#[serde(with = "wormhole::fd")] OwnedFd);
@@ -149,6 +149,30 @@ fn the_limit_counts_fields_and_descriptors_beside_them() {
             }
         ));
         assert!(matches!(rx.try_recv(), Err(Error::Empty)));
+        assert_eq!(open_fds(), before);
+    });
+}
+
+#[test]
+fn too_many_fields_take_up_no_more_descriptors_than_a_packet_carries() {
+    #[derive(Clone, Copy, Serialize)]
+    struct Same<'a>(#[serde(with = "wormhole::fd")] BorrowedFd<'a>);
+    in_own_process(|| {
+        let null = null();
+        let (tx, _rx) = channel::<Vec<Same<'_>>>().unwrap();
+        let before = open_fds();
+        let message = vec![Same(null.as_fd()); 254];
+        let limit = DescriptorLimit::new();
+        limit.leave_room_for(253);
+        let error = tx.by_ref().send(&message).unwrap_err();
+        assert!(
+            matches!(error, Error::TooManyFds { count: 254, .. }),
+            "{error}"
+        );
+        limit.leave_room_for(252);
+        let error = tx.send(message).unwrap_err();
+        assert!(matches!(error, Error::Io { .. }), "{error}");
+        drop(limit);
         assert_eq!(open_fds(), before);
     });
 }
