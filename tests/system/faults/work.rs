@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use nix::poll::PollFlags;
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::wait::waitpid;
+use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
 use nix::unistd::{Pid, getpid};
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
@@ -1062,6 +1062,9 @@ fn can_spawn_fresh() {
     let (tx, rx) = channel().unwrap();
     let child = spawn_fresh(tx, greet).unwrap();
     assert_eq!(rx.recv().unwrap().text, "from the child");
+    // How often a join looks depends on the moment at which the child ends, and its calls are counted.
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
+    waitid(Id::PIDFd(child.as_fd()), flags).unwrap();
     assert_eq!(child.join().unwrap(), 5);
     no_child_is_left();
 }
