@@ -124,14 +124,14 @@ async fn keep_worker(
         };
         let worker = Builder::new()
             .end_with_parent(true)
-            .spawn_fresh(ends, work_for_ever)?;
+            .spawn_fresh(ends, work_on)?;
         // However it has ended: it may have been killed before it began.
         let _ = Child::new(worker)?.join().await;
     }
 }
 
 /// A worker: it says that it is done when its result is stored.
-fn work_for_ever(ends: Ends) {
+fn work_on(ends: Ends) {
     while let Ok(Handed { value, done }) = ends.jobs.recv() {
         let sabotage = ends.sabotage.filter(|_| value.seed % 3 == 0);
         let again = value.clone();

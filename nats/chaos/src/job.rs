@@ -19,7 +19,7 @@ pub(crate) struct Job {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Done {
     pub(crate) job: u64,
-    /// Something that only a worker can know who has read the whole job.
+    /// What only a worker can know that has read the whole job.
     pub(crate) sum: u64,
     pub(crate) worker: u32,
     pub(crate) bridge: u32,

@@ -6,6 +6,9 @@ use std::fmt;
 use crate::faults::{ACK_WAIT, What};
 use crate::job::{Done, Job, now};
 
+/// For so long, in nanoseconds, a bridge may have a job before a worker begins it.
+const IN_HAND: u64 = ACK_WAIT.as_secs() * 1_000_000_000;
+
 /// What is known of a job that was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sent {
@@ -173,7 +176,7 @@ impl Ledger {
                     Some(why) => *counts.entry(why).or_default() += 1,
                     None => {
                         let all = results.iter().map(|came| came.done.begun);
-                        let begin = all.min().unwrap_or_default();
+                        let begin = all.min().unwrap_or_default().saturating_sub(IN_HAND);
                         let faults = self.faults.iter();
                         let faults =
                             faults.filter(|fault| fault.end >= begin && fault.begin <= came.at);
@@ -206,12 +209,13 @@ impl Ledger {
             let forgot = kills.any(|kill| (came.done.begun..came.at).contains(&kill.begin));
             return forgot.then_some(Why::Forgot);
         }
-        // Of two doings of a job, the first was not acknowledged: something happened to it before the second began.
+        // Of two doings of a job, the first was not acknowledged before the second began: something had happened.
         let first = all().min_by_key(|done| done.begun)?;
         let last = all().max_by_key(|done| done.begun)?;
+        // Its bridge may have had it for a while, until a worker was there.
+        let since = first.begun.saturating_sub(IN_HAND);
         let meanwhile = self.faults.iter();
-        let meanwhile =
-            meanwhile.filter(|fault| fault.end >= first.begun && fault.begin <= last.begun);
+        let meanwhile = meanwhile.filter(|fault| fault.end >= since && fault.begin <= last.begun);
         let reasons = meanwhile.filter_map(|fault| match fault.what {
             What::KillWorker if fault.pid == first.worker => Some(Why::Worker),
             What::KillBridge if fault.pid == first.bridge => Some(Why::Bridge),
