@@ -140,6 +140,9 @@ impl<T> Queue<T> {
     /// Returns how many jobs there are that are not done: those that wait, and those in hand. Waits while the server is
     /// away.
     ///
+    /// A server that was killed may count jobs that are done, as it has forgotten that it has removed them. It delivers
+    /// them to nobody.
+    ///
     /// # Errors
     ///
     /// [`Error::Disconnected`], [`Error::Server`], as [`open`](Self::open).
