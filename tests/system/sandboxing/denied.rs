@@ -5,7 +5,8 @@ use std::os::fd::AsFd;
 
 use nix::libc;
 use nix::sys::resource::{Resource, setrlimit};
-use wormhole::{Blob, Error, Listener, Options, Receiver, channel};
+use nix::unistd::getppid;
+use wormhole::{Blob, Error, Listener, Options, Receiver, channel, spawn};
 
 use crate::support::{deny, deny_with, forked, in_own_process, open_fds, until_asleep};
 
@@ -170,5 +171,22 @@ fn sandboxes_that_deny_poll_can_send_and_receive() {
             drop(tx);
             receiver.join();
         }
+    });
+}
+
+#[test]
+fn sandboxes_that_deny_poll_can_join_their_children() {
+    in_own_process(|| {
+        let (go, wait) = channel::<u32>().unwrap();
+        let mut child = spawn(wait, |wait: Receiver<u32>| wait.recv().unwrap()).unwrap();
+        deny([libc::SYS_ppoll]);
+        // That it still runs is known without waiting for it.
+        assert_eq!(child.try_join().unwrap(), None);
+        let waits = forked(|| {
+            until_asleep(getppid());
+            go.send(5).unwrap();
+        });
+        assert_eq!(child.join().unwrap(), 5);
+        waits.join();
     });
 }
