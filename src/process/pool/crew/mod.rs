@@ -133,6 +133,14 @@ where
         active.count()
     }
 
+    /// How many workers are about to end that had not started. They are replaced when their deaths are counted.
+    fn dying_before_their_start(&self) -> usize {
+        let hands = self.places.iter().flatten();
+        hands
+            .filter(|hand| !hand.is_active() && !hand.has_started(self.says_ready))
+            .count()
+    }
+
     /// Does what is due: replaces workers, kills those whose job takes too long, gives out what dead ones left.
     pub(super) fn tend(&mut self) -> Result<()> {
         if let Some(earliest) = self.earliest {
@@ -169,7 +177,7 @@ where
 
     /// Starts as many workers as are missing.
     fn replace(&mut self) -> Result<()> {
-        while self.active() < self.settings.workers {
+        while self.active() + self.dying_before_their_start() < self.settings.workers {
             if self.is_broken() {
                 self.give_up();
                 return Ok(());
