@@ -151,9 +151,9 @@
 //!   1 GiB together ([`Options::max_blob_len`]). What does not fit the socket's buffer, or 256 KiB, goes through a
 //!   memfd beside the packet.
 //! - A message carries at most 253 descriptors, or 252 beside text that needs a memfd.
-//! - A message nests at most 127 levels deep: a deeper one is sent, and is an [`Error::Decode`] for its
-//!   receiver. So does the result of a child; the arguments of a [fresh one](spawn_fresh) and the result of a
-//!   [pool's job](Pool) nest at most 126, as they lie in something else.
+//! - A message nests at most 127 levels deep: a deeper one is an [`Error::Encode`]. So does the result of a child; the
+//!   arguments of a [fresh one](spawn_fresh) and the result of a [pool's job](Pool) nest at most 126, as they lie in
+//!   something else.
 //! - Each thread that receives has a buffer of 256 KiB, of which only what messages have filled takes up
 //!   memory, and one for long messages. Each one that sends has one, too. They are kept while they are at
 //!   most 4 MiB; up to 32 MiB between messages of more than 2 MiB that come one after the other, until a shorter

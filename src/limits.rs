@@ -4,6 +4,9 @@
 // KERNEL: `SCM_MAX_FD`, unix(7).
 pub(crate) const MAX_FDS: usize = 253;
 
+/// How deep the text of a message nests: a list of a number is one level.
+pub(crate) const MAX_LEVELS: u32 = 127;
+
 /// Bytes of a packet before the text.
 pub(crate) const HEADER: usize = 8;
 

@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use crate::error::{Error, Result};
+use crate::limits::MAX_LEVELS;
 use crate::message::{fields, packet};
 use crate::options::Limits;
 
@@ -84,7 +85,9 @@ impl Raw {
     pub fn encode<T: Serialize>(message: &T) -> Result<Self> {
         let (mut text, mut fds) = (Vec::new(), Vec::new());
         let limit = Limits::DEFAULT.message_len;
-        fields::collect(&mut fds, || packet::encode(message, limit, &mut text))?;
+        fields::collect(&mut fds, || {
+            packet::encode(message, limit, MAX_LEVELS, &mut text)
+        })?;
         let text = packet::text_of(text).map_err(Error::encode::<T>)?;
         let text = RawValue::from_string(text).map_err(Error::encode::<T>)?;
         let fds: Result<_> = fds.into_iter().map(fields::Carried::into_shared).collect();

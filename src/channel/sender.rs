@@ -10,6 +10,7 @@ use super::endpoint::{Endpoint, impl_end};
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::Result;
+use crate::limits::MAX_LEVELS;
 use crate::message::fields::Given;
 use crate::message::outbound::Outbound;
 use crate::sys::socket::Direction;
@@ -337,15 +338,23 @@ impl<T: Serialize> Sender<T> {
     #[inline]
     fn send_within(&self, message: T, fds: &[BorrowedFd<'_>], wait: Wait) -> Result<()> {
         // What moves is closed here only once it is there: `message` is dropped after the send.
-        let mut outbound = Outbound::encode(&message, self.end.limits.message_len)?;
+        let mut outbound = Outbound::encode(&message, self.end.limits.message_len, MAX_LEVELS)?;
         outbound.send(self.end.socket(), fds, wait)?;
+        outbound.given().note();
+        Ok(())
+    }
+
+    /// Sends a message that nests so deep, waiting while the channel is full.
+    pub(crate) fn send_nested(&self, message: T, levels: u32) -> Result<()> {
+        let mut outbound = Outbound::encode(&message, self.end.limits.message_len, levels)?;
+        outbound.send(self.end.socket(), &[], Wait::Forever)?;
         outbound.given().note();
         Ok(())
     }
 
     /// Sends a message that the caller drops later, when it is known whether another process gets it.
     pub(crate) fn send_borrowed(&self, message: &T) -> Result<Given> {
-        let mut outbound = Outbound::encode(message, self.end.limits.message_len)?;
+        let mut outbound = Outbound::encode(message, self.end.limits.message_len, MAX_LEVELS)?;
         outbound.send(self.end.socket(), &[], Wait::Forever)?;
         Ok(outbound.given())
     }

@@ -35,12 +35,12 @@ impl Outbound {
     /// How many packets may be refused before what the kernel says of its buffer is taken for wrong.
     const TRUST: u32 = 4;
 
-    /// Encodes a message whose text may have `limit` bytes.
+    /// Encodes a message whose text may have `limit` bytes, and nest so many levels deep.
     #[inline]
-    pub(crate) fn encode<T: Serialize>(message: &T, limit: usize) -> Result<Self> {
+    pub(crate) fn encode<T: Serialize>(message: &T, limit: usize, levels: u32) -> Result<Self> {
         let mut scratch = Lease::<Outgoing>::take();
         let Outgoing { packet, fds, .. } = &mut *scratch;
-        let count = fields::collect(fds, || packet::encode(message, limit, packet))?;
+        let count = fields::collect(fds, || packet::encode(message, limit, levels, packet))?;
         Ok(Outbound {
             scratch,
             count,

@@ -5,13 +5,19 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::ser::Formatter;
 
 use super::strict::Strict;
 use crate::error::{Error, Result};
-use crate::limits::HEADER;
+use crate::limits::{HEADER, MAX_LEVELS};
 
 /// Writes the whole packet of `message` into `packet`, whatever was there before.
-pub(crate) fn encode<T: Serialize>(message: &T, limit: usize, packet: &mut Vec<u8>) -> Result<()> {
+pub(crate) fn encode<T: Serialize>(
+    message: &T,
+    limit: usize,
+    levels: u32,
+    packet: &mut Vec<u8>,
+) -> Result<()> {
     packet.clear();
     packet.extend_from_slice(&[0; HEADER]);
     let mut text = Text {
@@ -20,7 +26,7 @@ pub(crate) fn encode<T: Serialize>(message: &T, limit: usize, packet: &mut Vec<u
         limit,
         beyond: 0,
     };
-    write(message, &mut text)?;
+    write(message, levels, &mut text)?;
     let len = (text.packet.len() - HEADER) as u64 + text.beyond;
     if len > limit as u64 {
         return Err(Error::TooLarge {
@@ -34,10 +40,66 @@ pub(crate) fn encode<T: Serialize>(message: &T, limit: usize, packet: &mut Vec<u
     Ok(())
 }
 
-/// Writes the text of `message`.
+/// Writes the text of `message`, which nests so deep at most.
 #[inline]
-pub(crate) fn write<T: Serialize>(message: &T, text: impl Write) -> Result<()> {
-    serde_json::to_writer(text, &Strict::new(message)).map_err(Error::encode::<T>)
+fn write<T: Serialize>(message: &T, levels: u32, text: impl Write) -> Result<()> {
+    let mut json = serde_json::Serializer::with_formatter(text, Levels { left: levels });
+    let written = Strict::new(message).serialize(&mut json);
+    written.map_err(Error::encode::<T>)
+}
+
+/// Writes JSON that does not nest deeper than its receiver reads it.
+struct Levels {
+    left: u32,
+}
+
+impl Levels {
+    #[inline]
+    fn enter(&mut self) -> io::Result<()> {
+        match self.left.checked_sub(1) {
+            Some(left) => {
+                self.left = left;
+                Ok(())
+            }
+            None => Err(too_deep()),
+        }
+    }
+
+    #[inline]
+    fn leave(&mut self) {
+        self.left += 1;
+    }
+}
+
+#[cold]
+fn too_deep() -> io::Error {
+    io::Error::other(format!("it nests deeper than {MAX_LEVELS} levels"))
+}
+
+impl Formatter for Levels {
+    #[inline]
+    fn begin_array<W: ?Sized + Write>(&mut self, text: &mut W) -> io::Result<()> {
+        self.enter()?;
+        text.write_all(b"[")
+    }
+
+    #[inline]
+    fn end_array<W: ?Sized + Write>(&mut self, text: &mut W) -> io::Result<()> {
+        self.leave();
+        text.write_all(b"]")
+    }
+
+    #[inline]
+    fn begin_object<W: ?Sized + Write>(&mut self, text: &mut W) -> io::Result<()> {
+        self.enter()?;
+        text.write_all(b"{")
+    }
+
+    #[inline]
+    fn end_object<W: ?Sized + Write>(&mut self, text: &mut W) -> io::Result<()> {
+        self.leave();
+        text.write_all(b"}")
+    }
 }
 
 /// The text of a whole packet.
@@ -148,14 +210,14 @@ mod tests {
     #[test]
     fn encode_replaces_what_the_buffer_held() {
         let mut packet = b"left over".to_vec();
-        encode(&"hi", 4, &mut packet).unwrap();
+        encode(&"hi", 4, MAX_LEVELS, &mut packet).unwrap();
         assert_eq!(packet, b"\x04\0\0\0\0\0\0\0\"hi\"");
     }
 
     #[test]
     fn encode_counts_beyond_the_limit_without_storing() {
         let mut packet = Vec::new();
-        let error = encode(&"x".repeat(1000), 100, &mut packet).unwrap_err();
+        let error = encode(&"x".repeat(1000), 100, MAX_LEVELS, &mut packet).unwrap_err();
         assert_eq!(
             error.to_string(),
             "message of 1002 bytes is longer than the limit of 100 bytes"

@@ -7,9 +7,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::message::fields::{self, Given, Survey};
-use crate::message::packet;
 use crate::sys::registry::FdSet;
 use crate::sys::socket::Socket;
 
@@ -18,7 +17,10 @@ fn survey_of<A: Serialize>(args: &A, moves: HashMap<RawFd, Arc<Socket>>) -> Resu
         moves,
         ..Survey::default()
     };
-    fields::search(survey, || packet::write(args, io::sink()))
+    // What JSON lacks is no fault here: a forked child takes its arguments as they lie in memory.
+    fields::search(survey, || {
+        serde_json::to_writer(io::sink(), args).map_err(Error::encode::<A>)
+    })
 }
 
 /// Makes `args` independent of everything else in this process: its ends share their sockets with no

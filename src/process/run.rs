@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::outcome::Delivery;
 use crate::channel::Sender;
 use crate::error::{Error, Result};
+use crate::limits::MAX_LEVELS;
 
 /// The exit status of a Rust program that panics.
 pub(super) const PANICKED: i32 = 101;
@@ -32,7 +33,8 @@ pub(super) fn run<R: Serialize>(
 /// Sends the result, or else why there is none, and gives the exit status.
 fn deliver<R: Serialize>(result: &Sender<Delivery<R>>, outcome: Delivery<R>) -> i32 {
     let code = (!matches!(outcome, Delivery::Value(_))).into();
-    match result.send(outcome) {
+    // The list around a value does not count for its receiver.
+    match result.send_nested(outcome, MAX_LEVELS + 1) {
         Ok(()) | Err(Error::Disconnected) => code, // disconnected: nothing waits for it
         Err(error) => {
             let _ = result.send(Delivery::Undelivered(format!("{error:#}")));

@@ -22,6 +22,7 @@ use rustix::io::Errno;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
+use crate::limits::MAX_LEVELS;
 use crate::message::outbound::Outbound;
 use crate::options::Options;
 use crate::sys::address::Address;
@@ -276,7 +277,7 @@ impl<R: Reactor> Writable<R> {
     ) -> Result<()> {
         poll_fn(R::poll_budget).await;
         let end = sender.endpoint();
-        let mut outbound = Outbound::encode(&message, end.limits.message_len)?;
+        let mut outbound = Outbound::encode(&message, end.limits.message_len, MAX_LEVELS)?;
         let mut attempt = || match outbound.send(end.socket(), fds, Wait::Never) {
             Err(Error::Full) => None,
             sent => Some(sent),

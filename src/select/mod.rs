@@ -17,6 +17,7 @@ use serde::Serialize;
 
 use crate::channel::{Receiver, Sender};
 use crate::error::{Error, Result};
+use crate::limits::MAX_LEVELS;
 use crate::message::inbound::Inbound;
 use crate::message::outbound::Outbound;
 use crate::options::Limits;
@@ -116,13 +117,15 @@ impl<'a> Select<'a> {
     /// [`Sender::by_ref`].
     pub fn send<T: Serialize>(&mut self, sender: &'a Sender<T>, message: T) -> usize {
         let end = sender.endpoint();
-        self.add(match Outbound::encode(&message, end.limits.message_len) {
-            Ok(message) => Case::Send {
-                socket: end.socket(),
-                message: Box::new(message),
+        self.add(
+            match Outbound::encode(&message, end.limits.message_len, MAX_LEVELS) {
+                Ok(message) => Case::Send {
+                    socket: end.socket(),
+                    message: Box::new(message),
+                },
+                Err(error) => Case::Failed(Some(error)),
             },
-            Err(error) => Case::Failed(Some(error)),
-        })
+        )
     }
 
     /// Adds the case of `fd` being readable, or at its end, or in error, and returns its index.

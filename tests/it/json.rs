@@ -105,7 +105,6 @@ fn nan_is_refused_wherever_something_is_sent() {
         is_refused(tx.by_ref().send(&f64::NAN));
         is_refused(select! { send(tx, f64::NAN) -> sent => sent });
         is_refused(Raw::encode(&f64::NAN));
-        is_refused(spawn(f64::NAN, |number| number));
         is_refused(spawn_fresh(f64::NAN, |number| number));
         is_refused(spawn_command(Command::new("true"), f64::NAN));
         let child = spawn((), |()| f64::NAN).unwrap();

@@ -1,5 +1,6 @@
 //! Sizes: of messages, packets and buffers.
 
+use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -8,7 +9,7 @@ use nix::unistd::Uid;
 use serde_json::value::RawValue;
 use wormhole::{Error, Options, Pool, Receiver, Sender, channel, spawn, spawn_fresh};
 
-use crate::support::{in_own_process, open_fds, packet_of_length, raw_send, written_text};
+use crate::support::{in_own_process, open_fds, packet, packet_of_length, raw_send, written_text};
 
 fn text(json_len: usize) -> String {
     "x".repeat(json_len - 2) // its quotes
@@ -270,20 +271,35 @@ fn a_buffer_that_another_process_shrinks_is_noticed() {
     });
 }
 
+fn too_deep<T>(result: Result<T, impl std::fmt::Display>) -> bool {
+    let error = result.err().map(|error| format!("{error:#}"));
+    error.is_some_and(|error| error.contains("nests deeper than 127 levels"))
+}
+
 #[test]
 fn a_message_may_nest_127_levels_deep() {
     in_own_process(|| {
         let (tx, rx) = channel::<Nest>().unwrap();
+        for levels in [128, 500] {
+            let error = tx.send(nest(levels)).unwrap_err();
+            assert!(matches!(error, Error::Encode { .. }), "{error}");
+            assert!(too_deep(Err::<(), _>(error)));
+        }
         tx.send(nest(127)).unwrap();
-        tx.send(nest(128)).unwrap();
-        tx.send(nest(500)).unwrap();
         tx.send(nest(1)).unwrap();
         rx.recv().unwrap();
-        for _ in 0..2 {
-            let error = rx.recv().unwrap_err().to_string();
-            assert!(error.contains("recursion limit exceeded"), "{error}");
-        }
         assert!(rx.recv().unwrap().0.is_empty());
+        // Siblings are not levels, whatever they are.
+        let (tx, rx) = channel::<Vec<(Nest, BTreeMap<u8, Nest>)>>().unwrap();
+        let pair = || (nest(125), BTreeMap::from([(1, nest(124)), (2, nest(1))]));
+        tx.send(vec![pair(), pair(), pair()]).unwrap();
+        assert_eq!(rx.recv().unwrap().len(), 3);
+        // A receiver refuses what somebody else has sent.
+        let text = "[".repeat(128) + &"]".repeat(128);
+        let (tx, rx) = channel::<Nest>().unwrap();
+        raw_send(&tx, &packet(text.as_bytes()), &[]);
+        let error = rx.recv().unwrap_err().to_string();
+        assert!(error.contains("recursion limit exceeded"), "{error}");
     });
 }
 
@@ -317,20 +333,15 @@ fn nest(levels: usize) -> Nest {
 
 #[test]
 fn a_result_nests_as_deep_as_a_message_and_what_goes_with_something_else_a_level_less() {
-    fn too_deep<T>(result: Result<T, impl std::fmt::Display>) -> bool {
-        let error = result.err().map(|error| format!("{error:#}"));
-        error.is_some_and(|error| error.contains("recursion limit exceeded"))
-    }
     in_own_process(|| {
         spawn(127, nest).unwrap().join().unwrap();
-        let error = spawn(128, nest).unwrap().join().unwrap_err();
-        assert!(matches!(error, Error::Decode { .. }), "{error}");
-        assert!(too_deep(Err::<(), _>(error)));
+        assert!(too_deep(spawn(128, nest).unwrap().join()));
         spawn_fresh(127, nest).unwrap().join().unwrap();
         assert!(too_deep(spawn_fresh(128, nest).unwrap().join()));
         // Beside the arguments of a fresh child lies its function, around the result of a job what kind of answer it is.
         spawn_fresh(nest(126), drop).unwrap().join().unwrap();
-        assert!(too_deep(spawn_fresh(nest(127), drop).unwrap().join()));
+        let spawned = spawn_fresh(nest(127), drop);
+        assert!(too_deep(spawned.and_then(|child| child.join())));
         let mut pool = Pool::new(1, nest).unwrap();
         for (levels, (_, result)) in [126, 127].into_iter().zip(pool.map([126, 127])) {
             assert_eq!(too_deep(result), levels == 127);
