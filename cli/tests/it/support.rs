@@ -11,7 +11,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::signal::{SigHandler, Signal, kill, killpg};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, connect, sendmsg, socket,
 };
@@ -122,9 +122,20 @@ pub(crate) struct Running {
     err: Receiver<String>,
 }
 
+/// What has started these tests may ignore signals, as nohup(1) does and a shell for what runs in the background, and so
+/// would all that they start.
+fn have_signals_as_in_a_terminal() {
+    for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM] {
+        // SAFETY: no handler is set, or taken away from anybody: these tests have none.
+        #[allow(unsafe_code, reason = "nix does not know that there are no handlers")]
+        unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) }.unwrap();
+    }
+}
+
 /// Starts a process whose streams are pipes.
 #[track_caller]
 pub(crate) fn start(mut command: Command) -> Running {
+    have_signals_as_in_a_terminal();
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
     command.stderr(Stdio::piped()).process_group(0);
     let mut child = command.spawn().unwrap();
