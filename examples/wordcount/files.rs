@@ -10,7 +10,7 @@ pub(crate) fn find(mut roots: Vec<PathBuf>) -> (Vec<PathBuf>, bool) {
     }
     let is_wanted = |entry: &walkdir::DirEntry| {
         let is_foreign = entry.file_name() == ".git" || entry.file_name() == "target";
-        !(by_default && entry.depth() == 1 && is_foreign)
+        !(by_default && entry.depth() > 0 && is_foreign)
     };
     let (mut files, mut complete) = (Vec::new(), true);
     for root in roots {

@@ -186,11 +186,13 @@ fn fresh_children_of_a_position_independent_program() {
 }
 
 #[test]
+#[ignore = "takes long with its like: CI runs it in `.ci/run crates`"]
 fn fresh_children_of_a_program_at_a_fixed_address() {
     fresh_children_start(&[FIXED], true, true);
 }
 
 #[test]
+#[ignore = "takes long with its like: CI runs it in `.ci/run crates`"]
 fn fresh_children_of_a_static_program() {
     if cfg!(target_env = "gnu") {
         fresh_children_start(&[STATIC], false, false);
@@ -199,6 +201,7 @@ fn fresh_children_of_a_static_program() {
 }
 
 #[test]
+#[ignore = "takes long with its like: CI runs it in `.ci/run crates`"]
 fn fresh_children_of_a_program_that_starts_them_before_main() {
     fresh_children_start(&["--cfg=in_init_array"], false, true);
     if cfg!(target_env = "gnu") {
@@ -207,6 +210,7 @@ fn fresh_children_of_a_program_that_starts_them_before_main() {
 }
 
 #[test]
+#[ignore = "takes long with its like: CI runs it in `.ci/run crates`"]
 fn the_coverage_of_a_fresh_child_is_written() {
     let Some(program) = built(&["-Cinstrument-coverage"]) else {
         return;

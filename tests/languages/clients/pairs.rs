@@ -103,9 +103,10 @@ fn talk(from: Language, to: Language) {
 }
 
 macro_rules! pairs {
-    ($($name:ident: $from:ident, $to:ident;)*) => {
+    ($($(#[$attribute:meta])* $name:ident: $from:ident, $to:ident;)*) => {
         $(
             #[test]
+            $(#[$attribute])*
             fn $name() {
                 if can_run(&[$from, $to]) {
                     in_own_process(|| talk($from, $to));
@@ -121,16 +122,23 @@ pairs! {
     rust_to_go: Rust, Go;
     python_to_rust: Python, Rust;
     python_to_python: Python, Python;
+    #[ignore = "takes long with its like: CI runs it in `.ci/run crates`"]
     python_to_go: Python, Go;
     go_to_rust: Go, Rust;
+    #[ignore = "takes long with its like: CI runs it in `.ci/run crates`"]
     go_to_python: Go, Python;
     go_to_go: Go, Go;
     rust_to_c: Rust, C;
+    #[ignore = "takes long with its like: CI runs it in `.ci/run crates`"]
     python_to_c: Python, C;
+    #[ignore = "takes long with its like: CI runs it in `.ci/run crates`"]
     go_to_c: Go, C;
     c_to_rust: C, Rust;
+    #[ignore = "takes long with its like: CI runs it in `.ci/run crates`"]
     c_to_python: C, Python;
+    #[ignore = "takes long with its like: CI runs it in `.ci/run crates`"]
     c_to_go: C, Go;
+    #[ignore = "takes long with its like: CI runs it in `.ci/run crates`"]
     c_to_c: C, C;
 }
 
@@ -190,9 +198,10 @@ fn connects_to_c(language: Language) {
 }
 
 macro_rules! connections {
-    ($($name:ident: $to:ident, $from:ident, $($needed:ident)+;)*) => {
+    ($($(#[$attribute:meta])* $name:ident: $to:ident, $from:ident, $($needed:ident)+;)*) => {
         $(
             #[test]
+            $(#[$attribute])*
             fn $name() {
                 if can_run(&[$($needed),+]) {
                     in_own_process(|| $to($from));
@@ -206,12 +215,17 @@ connections! {
     python_connects_to_rust: connects_to_rust, Python, Python;
     go_connects_to_rust: connects_to_rust, Go, Go;
     rust_connects_to_go: connects_to_go, Rust, Go;
+    #[ignore = "takes long with its like: CI runs it in `.ci/run crates`"]
     python_connects_to_go: connects_to_go, Python, Python Go;
     go_connects_to_go: connects_to_go, Go, Go;
     c_connects_to_rust: connects_to_rust, C, C;
+    #[ignore = "takes long with its like: CI runs it in `.ci/run crates`"]
     c_connects_to_go: connects_to_go, C, C Go;
     rust_connects_to_c: connects_to_c, Rust, C;
+    #[ignore = "takes long with its like: CI runs it in `.ci/run crates`"]
     python_connects_to_c: connects_to_c, Python, Python C;
+    #[ignore = "takes long with its like: CI runs it in `.ci/run crates`"]
     go_connects_to_c: connects_to_c, Go, Go C;
+    #[ignore = "takes long with its like: CI runs it in `.ci/run crates`"]
     c_connects_to_c: connects_to_c, C, C;
 }
