@@ -104,7 +104,8 @@ pub(crate) fn in_own_process<F: FnOnce()>(body: F) {
 /// This program again, for one of its tests, which finds in its environment that it is to be something else.
 pub(crate) fn test_as_program(test: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args([test, "--exact", "--nocapture", "--test-threads=1"]);
+    command.args([test, "--exact", "--include-ignored", "--nocapture"]);
+    command.arg("--test-threads=1");
     command
 }
 
