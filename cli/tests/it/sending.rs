@@ -3,12 +3,12 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::thread;
 
 use wormhole::{Error, Listener, Raw, Receiver, channel};
 
-use crate::support::{DEADLINE, Place, bash, ctl, give, run, start};
+use crate::support::{DEADLINE, Place, bash, ctl, eventually, give, run, start};
 
 /// A listener in a place of its own.
 fn listener() -> (Place, Listener<Raw>, String) {
@@ -248,6 +248,10 @@ fn an_address_where_nobody_listens_is_an_error() {
     let stale = UnixListener::bind(place.join("stream")).unwrap();
     run(ctl(["send", &place.at("stream"), "1"]), b"").failed(1, "wrong type for socket");
     drop(stale);
+    // A program that a test beside this one starts has a copy of it until it is executed.
+    eventually("it is closed", || {
+        UnixStream::connect(place.join("stream")).is_err()
+    });
     run(ctl(["send", &place.at("stream"), "1"]), b"").failed(1, "Connection refused");
     for address in ["", "@", "fd:1", "fd:x", &"x".repeat(108)] {
         run(ctl(["send", address, "1"]), b"").failed(2, "invalid value");
