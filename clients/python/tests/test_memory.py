@@ -56,7 +56,7 @@ KINDS: Dict[str, Kind] = {
     "nested objects": Kind(List[Any], "[", '{"":' * 120 + "0" + "}" * 120 + ",", "{}]", 150),
     "records": Kind(List[Point], "[", '{"x":0},', '{"x":0}]', 120),
     "maps": Kind(List[Dict[int, int]], "[", '{"1":1},', "{}]", 120),
-    "keys": Kind(Dict[int, int], "{", '"%06d":0,', '"0":0}', 60),
+    "keys": Kind(Dict[int, int], "{", '"1%05d":0,', '"0":0}', 60),
     "text": Kind(str, '"', "x", '"', 8),
     "text with an emoji": Kind(str, '"\U0001f600', "x", '"', 16),
 }
