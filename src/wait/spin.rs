@@ -7,7 +7,8 @@
 //! quick answers until it is tried again.
 //!
 //! To learn how long an answer takes, a call has to look before it sleeps, which is a system call and two looks at the
-//! clock. Where answers have not been quick lately, only one wait of a few is measured so, and speaks for all of them.
+//! clock. After an answer that was late a few waits go by unmeasured. After a quick one there is a look each time: the
+//! next answer may be there by then, and its sender need not wake anything up.
 
 use std::ptr;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -23,7 +24,7 @@ pub(crate) struct Spin {
     score: AtomicI32,
     /// How many it takes after the next failure.
     penalty: AtomicI32,
-    /// How many waits are still to go by until one is measured, unless answers are quick.
+    /// How many waits are still to go by until one is measured again.
     unmeasured: AtomicI32,
 }
 
@@ -33,7 +34,7 @@ impl Spin {
     const MOST: i32 = 8;
     const FIRST_PENALTY: i32 = 8;
     const LAST_PENALTY: i32 = 4096;
-    /// Of so many calls that may sleep at once, one is measured, where answers are not quick.
+    /// Of so many waits one is measured, while answers are late.
     const ONE_OF: i32 = 8;
 
     pub(crate) fn new(limit: Duration) -> Self {
@@ -67,18 +68,10 @@ impl Spin {
         unmeasured > 0
     }
 
-    /// How many waits a measured one speaks for, itself included.
-    fn waits_since_the_last_measured(&self) -> i32 {
-        Self::ONE_OF - self.unmeasured.load(Ordering::Relaxed)
-    }
-
     fn succeeded(&self, has_spun: bool) {
         let score = self.score.load(Ordering::Relaxed);
-        let better = match score {
-            ..0 => (score + self.waits_since_the_last_measured()).min(0),
-            0.. => (score + 1).min(Self::MOST),
-        };
-        self.score.store(better, Ordering::Relaxed);
+        self.score
+            .store((score + 1).min(Self::MOST), Ordering::Relaxed);
         if has_spun {
             let penalty = self.penalty.load(Ordering::Relaxed);
             self.penalty
@@ -139,7 +132,8 @@ impl<'a> Spinning<'a> {
             (true, false) => spin.failed(),
             (false, false) => spin.was_slow(),
         }
-        spin.unmeasured.store(Spin::ONE_OF - 1, Ordering::Relaxed);
+        let unmeasured = if is_quick { 0 } else { Spin::ONE_OF - 1 };
+        spin.unmeasured.store(unmeasured, Ordering::Relaxed);
     }
 }
 
@@ -184,10 +178,10 @@ mod tests {
             assert_eq!(spin.penalty.load(Ordering::Relaxed), 2 * penalty);
             spin.limit = LONG;
             let asleep = (0..).take_while(|_| !wait(&spin)).count();
-            // Of those that count the first one is measured as those of the penalty are.
+            // The answer that made it fail was late, so some waits after it are not measured.
             assert_eq!(
                 i32::try_from(asleep),
-                Ok(penalty + Spin::ONE_OF + Spin::ENOUGH - 1)
+                Ok(Spin::ONE_OF - 1 + penalty + Spin::ENOUGH)
             );
         }
         spin.penalty.store(Spin::LAST_PENALTY, Ordering::Relaxed);
@@ -201,14 +195,22 @@ mod tests {
     }
 
     #[test]
-    fn waits_that_are_all_measured_count_one_by_one() {
-        let spin = Spin::new(LONG);
-        spin.failed();
-        spin.unmeasured.store(Spin::ONE_OF - 1, Ordering::Relaxed);
-        for score in 1 - Spin::FIRST_PENALTY..=Spin::ENOUGH {
-            Spinning::new([&spin]).learn(&spin);
-            assert_eq!(spin.score.load(Ordering::Relaxed), score);
-        }
+    fn after_a_late_answer_one_wait_of_eight_is_measured_and_after_a_quick_one_each() {
+        let mut spin = Spin::new(SHORT);
+        let is_measured = |spin: &Spin| {
+            let is_measured = !spin.sleeps_at_once();
+            if is_measured {
+                let spinning = Spinning::new([spin]);
+                while spinning.since.elapsed() <= SHORT * 2 {}
+                spinning.learn(spin);
+            }
+            is_measured
+        };
+        let measured = (0..80).filter(|_| is_measured(&spin)).count();
+        assert_eq!(measured, 10);
+        spin.limit = LONG;
+        let measured = (0..80).filter(|_| is_measured(&spin)).count();
+        assert_eq!(measured, 80);
     }
 
     /// Spins until that ends in vain.
