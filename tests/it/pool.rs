@@ -787,6 +787,34 @@ fn a_program_that_is_no_worker_is_an_error_after_three() {
     });
 }
 
+#[test]
+fn a_worker_that_had_not_started_is_replaced_when_its_death_is_counted() {
+    in_own_process(|| {
+        let directory = tempfile::tempdir().unwrap();
+        let starts = directory.path().join("starts");
+        let log = starts.clone();
+        // It hangs up at once and does not end by itself.
+        let script = r#"echo start >>"$0"; eval "exec $WORMHOLE_FD<&-"; exec sleep 100"#;
+        let mut pool: Pool<u8, u8> = PoolOptions::new(1)
+            .command(move || {
+                let mut bash = Command::new("bash");
+                bash.args(["-c", script]).arg(&log);
+                bash
+            })
+            .unwrap();
+        let error = loop {
+            match pool.submit(1) {
+                Ok(_) => drop(pool.recv().unwrap().1.unwrap_err()),
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(error, Error::Child { .. }), "{error}");
+        let started = std::fs::read_to_string(starts).unwrap_or_default();
+        assert!(started.lines().count() <= 3, "{started}");
+        assert!(children().is_empty());
+    });
+}
+
 const ROLE: &str = "TEST_POOL_WORKER";
 
 /// What this test binary does as a worker in another language would.

@@ -111,12 +111,7 @@ where
                     hand.is_heard = false;
                     hand.has_hung_up = true;
                     let has_jobs = !hand.jobs_in_hand.is_empty();
-                    if !hand.has_started(self.says_ready) && !has_jobs {
-                        // Replaced once it has ended, and its death is counted.
-                        let _ = hand.process.kill();
-                        return;
-                    }
-                    match has_jobs {
+                    match has_jobs || !hand.has_started(self.says_ready) {
                         true => hand.kill(Doom::Broken("the worker has hung up".to_owned())),
                         false => hand.dismiss(), // it will end by itself
                     }
