@@ -337,17 +337,21 @@ impl<T: Serialize> Sender<T> {
 
     #[inline]
     fn send_within(&self, message: T, fds: &[BorrowedFd<'_>], wait: Wait) -> Result<()> {
-        // What moves is closed here only once it is there: `message` is dropped after the send.
-        let mut outbound = Outbound::encode(&message, self.end.limits.message_len, MAX_LEVELS)?;
-        outbound.send(self.end.socket(), fds, wait)?;
-        outbound.given().note();
-        Ok(())
+        self.send_nested(message, MAX_LEVELS, fds, wait)
     }
 
-    /// Sends a message that nests so deep, waiting while the channel is full.
-    pub(crate) fn send_nested(&self, message: T, levels: u32) -> Result<()> {
+    /// Sends a message that nests at most so deep.
+    #[inline]
+    pub(crate) fn send_nested(
+        &self,
+        message: T,
+        levels: u32,
+        fds: &[BorrowedFd<'_>],
+        wait: Wait,
+    ) -> Result<()> {
+        // What moves is closed here only once it is there: `message` is dropped after the send.
         let mut outbound = Outbound::encode(&message, self.end.limits.message_len, levels)?;
-        outbound.send(self.end.socket(), &[], Wait::Forever)?;
+        outbound.send(self.end.socket(), fds, wait)?;
         outbound.given().note();
         Ok(())
     }

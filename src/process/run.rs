@@ -9,6 +9,7 @@ use super::outcome::Delivery;
 use crate::channel::Sender;
 use crate::error::{Error, Result};
 use crate::limits::MAX_LEVELS;
+use crate::wait::Wait;
 
 /// The exit status of a Rust program that panics.
 pub(super) const PANICKED: i32 = 101;
@@ -34,7 +35,7 @@ pub(super) fn run<R: Serialize>(
 fn deliver<R: Serialize>(result: &Sender<Delivery<R>>, outcome: Delivery<R>) -> i32 {
     let code = (!matches!(outcome, Delivery::Value(_))).into();
     // The list around a value does not count for its receiver.
-    match result.send_nested(outcome, MAX_LEVELS + 1) {
+    match result.send_nested(outcome, MAX_LEVELS + 1, &[], Wait::Forever) {
         Ok(()) | Err(Error::Disconnected) => code, // disconnected: nothing waits for it
         Err(error) => {
             let _ = result.send(Delivery::Undelivered(format!("{error:#}")));
