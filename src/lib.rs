@@ -98,8 +98,8 @@
 //!
 //! With the feature `tokio` there is a module `wormhole::tokio`, with `async-io` (smol and others) `wormhole::async_io`.
 //! Both have a `Receiver`, a `Sender` (with a `connect`) and a `Listener` to be awaited, streams, and a way to await a
-//! [`Child`], a [`Pool`] and a [`ReceiverSet`]. **Dropping a future loses nothing**: a message is received as a whole or not at all, and a send
-//! that was cancelled has sent nothing.
+//! [`Child`], a [`Pool`] and a [`ReceiverSet`]. **Dropping a future loses nothing**: a message is received as a whole or
+//! not at all, and a send that was cancelled has sent nothing.
 //!
 //! For other event loops everything is [`AsFd`](std::os::fd::AsFd). The descriptors stay blocking; nothing that this crate
 //! does sets a flag on a socket which another process shares, and nothing else should.

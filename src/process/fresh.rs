@@ -233,10 +233,9 @@ fn forget_variable() {
 /// [`init_tests!`](crate::init_tests).
 ///
 /// `args` is sent, so it is something that [`Sender::send`] can send and the child can receive, nested at most 126 levels
-/// deep; the ends and descriptors
-/// that it holds move into the child. The child has these and the standard streams, its environment and its arguments
-/// are those of this process, and nothing else is inherited, no lock on a file either but [those of files in
-/// `args`](crate::process#locks-on-files). `f` is a function of this program: a closure that captures
+/// deep; the ends and descriptors that it holds move into the child. The child has these and the standard streams, its
+/// environment and its arguments are those of this process, and nothing else is inherited, no lock on a file either but
+/// [those of files in `args`](crate::process#locks-on-files). `f` is a function of this program: a closure that captures
 /// nothing will do. When it has returned, the child exits in the ordinary way, with exit handlers, as
 /// [`std::process::exit`] does.
 ///

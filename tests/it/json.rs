@@ -107,6 +107,10 @@ fn nan_is_refused_wherever_something_is_sent() {
         is_refused(Raw::encode(&f64::NAN));
         is_refused(spawn_fresh(f64::NAN, |number| number));
         is_refused(spawn_command(Command::new("true"), f64::NAN));
+        // A forked child has its arguments as they lie in memory, and sends its result.
+        let is_as_it_was = |(number, unit): (f64, Option<()>)| number.is_nan() && unit.is_some();
+        let child = spawn((f64::NAN, Some(())), is_as_it_was).unwrap();
+        assert!(child.join().unwrap());
         let child = spawn((), |()| f64::NAN).unwrap();
         let Err(Error::Child { end, .. }) = child.join() else {
             panic!("a child has returned NaN");
