@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use wormhole::{Error, Raw, channel, select, spawn, spawn_command, spawn_fresh};
 
+use crate::support::buffered::{Flattened, Inner, Tagged};
 use crate::support::{in_own_process, open_fds};
 
 /// Sends a value and receives what arrives.
@@ -37,23 +38,6 @@ fn is_refused_by_its_receiver<T: Serialize + DeserializeOwned + Debug>(value: T)
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Unit;
-
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
-struct Inner<T> {
-    inner: T,
-}
-
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
-struct Flattened<T> {
-    #[serde(flatten)]
-    part: Inner<T>,
-}
-
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind")]
-enum Tagged<T> {
-    One(Inner<T>),
-}
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]

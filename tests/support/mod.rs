@@ -5,6 +5,8 @@
     reason = "each test binary uses its own part of this module"
 )]
 
+pub(crate) mod buffered;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{IoSlice, IoSliceMut, Write};

@@ -12,6 +12,7 @@ use serde_json::Value;
 use wormhole::{Error, Raw, Receiver, Sender, channel};
 
 use super::programs::{Go, Language, Program, Python, can_run};
+use crate::support::buffered::{Flattened, Inner, Tagged};
 use crate::support::in_own_process;
 
 /// What the program is handed.
@@ -71,23 +72,6 @@ impl Other {
         self.program.succeeds();
         assert!(matches!(self.rx.recv(), Err(Error::Disconnected)));
     }
-}
-
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
-struct Inner<T> {
-    inner: T,
-}
-
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
-struct Flattened<T> {
-    #[serde(flatten)]
-    part: Inner<T>,
-}
-
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind")]
-enum Tagged<T> {
-    One(Inner<T>),
 }
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
