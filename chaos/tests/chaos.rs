@@ -1,33 +1,14 @@
 //! The program itself: a short run finds nothing, and each kind of bug that is put in on purpose is found.
 
-use std::io::Read;
+mod support;
+
 use std::process::{Command, Stdio};
-use std::sync::mpsc;
-use std::thread;
-use std::time::Duration;
 
 /// Runs the program, and gives its exit status and what it printed.
 fn chaos(arguments: &[&str]) -> (Option<i32>, String) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_wormhole-chaos"))
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let mut stdout = child.stdout.take().unwrap();
-    let (done, end) = mpsc::channel();
-    thread::spawn(move || {
-        let mut text = String::new();
-        let _ = stdout.read_to_string(&mut text);
-        let _ = done.send(text);
-    });
-    // The program has deadlines of its own, which are much shorter.
-    let text = end.recv_timeout(Duration::from_secs(300));
-    if text.is_err() {
-        child.kill().unwrap();
-    }
-    (child.wait().unwrap().code(), text.expect("a hang"))
+    let mut program = Command::new(env!("CARGO_BIN_EXE_wormhole-chaos"));
+    program.args(arguments).stderr(Stdio::null());
+    support::run(program)
 }
 
 #[test]

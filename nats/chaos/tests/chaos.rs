@@ -1,37 +1,20 @@
 //! The program itself: a short run finds nothing, and each kind of bug that is put in on purpose is found.
 
-use std::io::Read;
-use std::process::{Command, Stdio};
-use std::sync::mpsc;
-use std::thread;
-use std::time::Duration;
+use std::process::Command;
 
 #[allow(unreachable_pub, reason = "several programs include it")]
 #[path = "../../tests/support/server.rs"]
 mod server;
 
+#[path = "../../../chaos/tests/support/mod.rs"]
+mod support;
+
 /// Runs the program, and gives its exit status and what it printed; nothing without a server.
 fn chaos(arguments: &[&str]) -> Option<(Option<i32>, String)> {
     server::newest()?;
-    let mut child = Command::new(env!("CARGO_BIN_EXE_wormhole-nats-chaos"))
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdout = child.stdout.take().unwrap();
-    let (done, end) = mpsc::channel();
-    thread::spawn(move || {
-        let mut text = String::new();
-        let _ = stdout.read_to_string(&mut text);
-        let _ = done.send(text);
-    });
-    // The program has deadlines of its own, which are much shorter.
-    let text = end.recv_timeout(Duration::from_secs(300));
-    if text.is_err() {
-        child.kill().unwrap();
-    }
-    Some((child.wait().unwrap().code(), text.expect("a hang")))
+    let mut program = Command::new(env!("CARGO_BIN_EXE_wormhole-nats-chaos"));
+    program.args(arguments);
+    Some(support::run(program))
 }
 
 #[test]
