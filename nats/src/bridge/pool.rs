@@ -192,6 +192,7 @@ where
         offered: VecDeque::new(),
         pause: FIRST_PAUSE,
         working: HashMap::new(),
+        latest: None,
         storing: JoinSet::new(),
     };
     let running = tokio::spawn(driver.run(Phases(phases)));
@@ -216,6 +217,8 @@ struct Driver<J, R, M> {
     /// After that time they are offered again, if nothing else happens.
     pause: Duration,
     working: HashMap<JobId, Delivery>,
+    /// The job that came last, unless another has been asked for since.
+    latest: Option<JobId>,
     /// Results on their way.
     storing: JoinSet<Result<()>>,
 }
@@ -238,8 +241,10 @@ where
     async fn run(mut self, mut phases: Phases) -> Result<()> {
         let mut phase = Phase::Runs;
         let mut result = Ok(());
+        let mut asks_later = false;
         loop {
             match phase {
+                Phase::Runs if asks_later => {}
                 Phase::Runs => self.ask(),
                 Phase::Finishes if self.is_idle() => return result,
                 Phase::Finishes => {}
@@ -256,6 +261,10 @@ where
                     continue;
                 }
                 event = self.next() => event,
+            };
+            asks_later = match &event {
+                Event::Finished(Ok((id, _))) => self.is_queue_empty(*id),
+                _ => false,
             };
             let handled = match event {
                 Event::Came(job) => self.came(job),
@@ -275,6 +284,14 @@ where
         }
     }
 
+    /// Whether nothing came for an open request for as long as this job took, which is finished.
+    ///
+    /// Then the next request need not hurry: it waits for the next event, so that the server sees to the result alone
+    /// (docs/many-machines.md has the figures). Where there are jobs, waiting would cost some.
+    fn is_queue_empty(&self, finished: JobId) -> bool {
+        self.latest == Some(finished) && !self.asking.is_empty()
+    }
+
     /// Asks for as many jobs as there is room for.
     fn ask(&mut self) {
         let open = self.asking.len() + self.offered.len() + self.working.len();
@@ -282,6 +299,7 @@ where
         let held_back = self.storing.len().saturating_sub(self.in_flight);
         for _ in open + held_back..self.in_flight {
             let jobs = self.jobs.clone();
+            self.latest = None;
             self.asking.spawn(async move { jobs.recv().await });
         }
     }
@@ -321,6 +339,7 @@ where
                     self.pause = FIRST_PAUSE;
                     let (_, delivery) = job.into_parts();
                     self.working.insert(id, delivery);
+                    self.latest = Some(id);
                 }
                 Err(wormhole::Error::Full) => {
                     self.offered.push_front(job);
