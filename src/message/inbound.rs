@@ -29,7 +29,6 @@ pub(crate) struct Inbound {
 
 impl Inbound {
     /// Receives the next message, if it keeps to the `limits`.
-    #[inline]
     pub(crate) fn receive(socket: &Socket, limits: Limits, wait: Wait) -> Result<Self> {
         let mut scratch = Lease::<Arriving>::take();
         scratch.make_room();

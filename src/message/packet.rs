@@ -169,6 +169,7 @@ pub(crate) struct Packet<'a> {
 
 impl<'a> Packet<'a> {
     /// Checks a packet's length against what came and against `limit`, the longest text allowed.
+    #[inline]
     pub(crate) fn parse(packet: &'a [u8], limit: usize) -> Result<Self> {
         let Some((header, inline)) = packet.split_first_chunk::<HEADER>() else {
             return Err(Error::malformed(format!(

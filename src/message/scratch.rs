@@ -47,6 +47,7 @@ pub(super) struct Arriving {
 
 impl Arriving {
     /// Makes sure that there is room for a packet.
+    #[inline]
     pub(super) fn make_room(&mut self) {
         if self.packet.len() != MAX_PACKET {
             self.packet = vec![0; MAX_PACKET]; // fresh zeroed memory, which takes up none until written to

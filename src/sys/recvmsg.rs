@@ -33,6 +33,7 @@ struct Space(MaybeUninit<[u8; SIZE]>);
 
 /// Receives one packet into `buffer` by recvmsg(2), and hands its descriptors to `take`. Those that the kernel has
 /// added are closed. Gives the result and the flags of the call.
+#[inline]
 pub(crate) fn recvmsg(
     socket: BorrowedFd<'_>,
     buffer: &mut [u8],

@@ -32,6 +32,7 @@ impl SharedSocket {
         }
     }
 
+    #[inline]
     fn last(&self) -> &SharedSocket {
         let mut end = self;
         while let Some(next) = end.moved.get() {
@@ -51,6 +52,7 @@ impl SharedSocket {
 impl Deref for SharedSocket {
     type Target = Arc<Socket>;
 
+    #[inline]
     fn deref(&self) -> &Arc<Socket> {
         &self.last().socket
     }

@@ -238,6 +238,7 @@ impl Socket {
 
     /// Receives one packet into `buffer`, and hands its descriptors to `take`. With `may_block` false it says
     /// `AGAIN` instead of waiting.
+    #[inline]
     pub(crate) fn recv(
         &self,
         buffer: &mut [u8],
