@@ -232,9 +232,7 @@ impl<'a> Select<'a> {
             return Err(failed(source));
         }
         let needs_no_event = cases().any(Case::needs_no_event);
-        let may_spin = cases()
-            .filter_map(Case::spin)
-            .any(|spin| !spin.limit().is_zero());
+        let may_spin = cases().filter_map(Case::spin).any(|spin| spin.is_on());
         // What is polled stays the same for as long as nothing has happened.
         let mut polled: Vec<PollFd<'a>> = cases().filter_map(Case::poll).collect();
         let mut spinning: Option<Spinning<'_>> = None;

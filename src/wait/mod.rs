@@ -50,7 +50,7 @@ pub(crate) fn until_ready<R>(
     // KERNEL: blocked receivers of one socket are woken one by one, polling ones all at once, so a receive
     // that may wait forever blocks by itself.
     let can_block = events != PollFlags::OUT && matches!(wait, Wait::Forever);
-    let spin = spin.filter(|spin| !spin.limit().is_zero());
+    let spin = spin.filter(|spin| spin.is_on());
     let may_block = can_block && spin.is_none_or(Spin::sleeps_at_once);
     match attempt(may_block) {
         Ok(result) => Ok(result),

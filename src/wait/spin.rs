@@ -11,7 +11,7 @@
 //! next answer may be there by then, and its sender need not wake anything up.
 
 use std::ptr;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI16, Ordering};
 use std::time::{Duration, Instant};
 
 use super::deadline::Wait;
@@ -19,40 +19,49 @@ use super::deadline::Wait;
 /// What one end of a channel has learned about its waits.
 #[derive(Debug)]
 pub(crate) struct Spin {
-    limit: Duration,
+    // There is one of these in each socket, so it is kept small.
+    /// In nanoseconds.
+    limit: u64,
     /// How many quick answers there have been lately, less those that it takes to try again.
-    score: AtomicI32,
+    score: AtomicI16,
     /// How many it takes after the next failure.
-    penalty: AtomicI32,
+    penalty: AtomicI16,
     /// How many waits are still to go by until one is measured again.
-    unmeasured: AtomicI32,
+    unmeasured: AtomicI16,
 }
 
 impl Spin {
     /// At this score a wait spins.
-    const ENOUGH: i32 = 4;
-    const MOST: i32 = 8;
-    const FIRST_PENALTY: i32 = 8;
-    const LAST_PENALTY: i32 = 4096;
+    const ENOUGH: i16 = 4;
+    const MOST: i16 = 8;
+    const FIRST_PENALTY: i16 = 8;
+    const LAST_PENALTY: i16 = 4096;
     /// Of so many waits one is measured, while answers are late.
-    const ONE_OF: i32 = 8;
+    const ONE_OF: i16 = 8;
 
     pub(crate) fn new(limit: Duration) -> Self {
         Spin {
-            limit,
-            score: AtomicI32::new(0),
-            penalty: AtomicI32::new(Self::FIRST_PENALTY),
-            unmeasured: AtomicI32::new(0),
+            limit: nanoseconds(limit),
+            score: AtomicI16::new(0),
+            penalty: AtomicI16::new(Self::FIRST_PENALTY),
+            unmeasured: AtomicI16::new(0),
         }
     }
 
+    /// 584 years at most.
     pub(crate) fn limit(&self) -> Duration {
-        self.limit
+        Duration::from_nanos(self.limit)
+    }
+
+    /// Whether it ever spins.
+    #[inline]
+    pub(crate) fn is_on(&self) -> bool {
+        self.limit > 0
     }
 
     // ORDERING: mere estimates, of which several threads may overwrite each other's.
     fn pays_off(&self) -> bool {
-        !self.limit.is_zero() && self.score.load(Ordering::Relaxed) >= Self::ENOUGH
+        self.is_on() && self.score.load(Ordering::Relaxed) >= Self::ENOUGH
     }
 
     /// Whether a call that may sleep does so without a look before: this wait is not measured.
@@ -114,7 +123,7 @@ impl<'a> Spinning<'a> {
         let Some(spin) = self.spins_for else {
             return false;
         };
-        if self.since.elapsed() < spin.limit && !wait.is_over() {
+        if self.since.elapsed() < spin.limit() && !wait.is_over() {
             return true;
         }
         spin.failed();
@@ -125,7 +134,7 @@ impl<'a> Spinning<'a> {
     /// What was spinning for has come, through this end.
     pub(crate) fn learn(&self, spin: &Spin) {
         // After a sleep the time that waking up takes is in it, about as long again.
-        let is_quick = self.since.elapsed() <= spin.limit.saturating_mul(2);
+        let is_quick = self.since.elapsed() <= spin.limit().saturating_mul(2);
         let has_spun = self.spins_for.is_some_and(|end| ptr::eq(end, spin));
         match (has_spun, is_quick) {
             (has_spun, true) => spin.succeeded(has_spun),
@@ -135,6 +144,10 @@ impl<'a> Spinning<'a> {
         let unmeasured = if is_quick { 0 } else { Spin::ONE_OF - 1 };
         spin.unmeasured.store(unmeasured, Ordering::Relaxed);
     }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -173,14 +186,14 @@ mod tests {
         for penalty in [8, 16, 32, 64] {
             while !wait(&spin) {}
             spin.penalty.store(penalty, Ordering::Relaxed);
-            spin.limit = SHORT; // too slow, although it spins
+            spin.limit = nanoseconds(SHORT); // too slow, although it spins
             assert!(wait(&spin));
             assert_eq!(spin.penalty.load(Ordering::Relaxed), 2 * penalty);
-            spin.limit = LONG;
+            spin.limit = nanoseconds(LONG);
             let asleep = (0..).take_while(|_| !wait(&spin)).count();
             // The answer that made it fail was late, so some waits after it are not measured.
             assert_eq!(
-                i32::try_from(asleep),
+                i16::try_from(asleep),
                 Ok(Spin::ONE_OF - 1 + penalty + Spin::ENOUGH)
             );
         }
@@ -208,7 +221,7 @@ mod tests {
         };
         let measured = (0..80).filter(|_| is_measured(&spin)).count();
         assert_eq!(measured, 10);
-        spin.limit = LONG;
+        spin.limit = nanoseconds(LONG);
         let measured = (0..80).filter(|_| is_measured(&spin)).count();
         assert_eq!(measured, 80);
     }
@@ -223,7 +236,7 @@ mod tests {
     fn a_wait_in_vain_ends_it() {
         let mut spin = Spin::new(LONG);
         while !wait(&spin) {}
-        spin.limit = SHORT;
+        spin.limit = nanoseconds(SHORT);
         spin_out(&mut Spinning::new([&spin]));
         assert_eq!(spin.score.load(Ordering::Relaxed), -Spin::FIRST_PENALTY);
     }
@@ -234,7 +247,7 @@ mod tests {
         for _ in 0..Spin::ENOUGH - 1 {
             wait(&spin);
         }
-        spin.limit = SHORT;
+        spin.limit = nanoseconds(SHORT);
         for _ in 0..10 {
             assert!(!wait(&spin));
         }
