@@ -160,3 +160,33 @@ fn limit() -> RawFd {
     unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
     RawFd::try_from(limit.rlim_cur).unwrap_or(RawFd::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use nix::sys::signal::{SigSet, Signal};
+
+    use super::*;
+
+    #[test]
+    fn the_thread_takes_no_signals_once_its_descriptors_are_closed() {
+        let (give, _given) = channel().unwrap();
+        let null = File::open("/dev/null").unwrap();
+        let (mut child, blocked) = thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                let mut program = Command::new("true");
+                let started = in_own_table(&mut program, null.as_fd(), false, &give);
+                (started, SigSet::thread_get_mask())
+            });
+            let (started, blocked) = thread.join().unwrap();
+            let (child, _) = started.expect("a table of its own").unwrap();
+            (child, blocked.unwrap())
+        });
+        assert!(child.wait().unwrap().success());
+        for signal in Signal::iterator() {
+            let cannot_be = matches!(signal, Signal::SIGKILL | Signal::SIGSTOP);
+            assert_ne!(blocked.contains(signal), cannot_be, "{signal}");
+        }
+    }
+}
