@@ -139,16 +139,18 @@ unsafe fn initialized<const N: usize>(bytes: &[MaybeUninit<u8>; N]) -> [u8; N] {
 mod tests {
     use super::*;
 
-    /// A control message, padded as the kernel pads it.
-    fn control(level: i32, kind: i32, payload: &[u8]) -> Vec<u8> {
+    /// A control message, and behind it padding that is not initialized, as the kernel leaves it.
+    fn control(level: i32, kind: i32, payload: &[u8]) -> Vec<MaybeUninit<u8>> {
         let mut bytes = (size_of::<usize>() + 8 + payload.len())
             .to_ne_bytes()
             .to_vec();
         bytes.extend(level.to_ne_bytes());
         bytes.extend(kind.to_ne_bytes());
         bytes.extend(payload);
-        bytes.resize(bytes.len().next_multiple_of(size_of::<usize>()), 0);
-        bytes
+        let padded = bytes.len().next_multiple_of(size_of::<usize>());
+        let mut message: Vec<_> = bytes.into_iter().map(MaybeUninit::new).collect();
+        message.resize(padded, MaybeUninit::uninit());
+        message
     }
 
     #[test]
@@ -159,11 +161,8 @@ mod tests {
                 .flat_map(|number| number.to_ne_bytes())
                 .collect()
         };
-        let walk = |bytes: &[u8], found: &mut dyn FnMut(i32, RawFd)| {
-            let bytes: Vec<_> = bytes.iter().copied().map(MaybeUninit::new).collect();
-            // SAFETY: all of it is initialized.
-            unsafe { walk(&bytes, found) };
-        };
+        // SAFETY: all of it is initialized but padding.
+        let walk = |bytes: &[_], found: &mut dyn FnMut(_, _)| unsafe { walk(bytes, found) };
         let bytes = [
             control(SOL_SOCKET, 1, &[]), // an empty one does not end it
             control(SOL_SOCKET, 2, &numbers(&[0, 7, 8])),
@@ -171,7 +170,7 @@ mod tests {
             control(SOL_SOCKET, 3, b"label\0"),
             control(41, SCM_RIGHTS, &numbers(&[10])),
             control(SOL_SOCKET, SCM_RIGHTS, &numbers(&[11, 12, 13])),
-            vec![0; 100],
+            vec![MaybeUninit::new(0); 100],
         ]
         .concat();
         let mut seen = Vec::new();
@@ -181,6 +180,6 @@ mod tests {
         for len in 0..bytes.len() {
             walk(bytes.get(..len).unwrap(), &mut |_, _| {}); // cut anywhere: no panic
         }
-        walk(&[0xff; 100], &mut |_, _| {});
+        walk(&[MaybeUninit::new(0xff); 100], &mut |_, _| {});
     }
 }
