@@ -120,19 +120,31 @@ pub(super) fn identity() -> Result<String> {
 }
 
 /// Whether this process runs with more rights than the user who started it.
+#[allow(unsafe_code, reason = "no safe way to look at the auxiliary vector")]
 pub(super) fn is_privileged() -> bool {
-    auxiliary(libc::AT_SECURE) != 0
+    // SAFETY: looks up a number.
+    let secure = unsafe { libc::getauxval(libc::AT_SECURE) };
+    secure != 0
 }
 
 /// Whether `/proc/self/exe` is not this program but the loader that was told to load it.
 pub(super) fn is_run_by_a_loader() -> bool {
-    auxiliary(libc::AT_PHDR) != program().headers
+    headers_by_the_kernel().is_some_and(|headers| headers != program().headers)
 }
 
-#[allow(unsafe_code, reason = "no safe way to look at the auxiliary vector")]
-fn auxiliary(entry: libc::c_ulong) -> usize {
-    // SAFETY: looks up a number.
-    address(unsafe { libc::getauxval(entry) })
+/// Where the headers of the program are that the kernel has loaded. `None` where there is no `/proc`.
+// getauxval(3) will not do: glibc's loader puts there what it has loaded itself.
+fn headers_by_the_kernel() -> Option<usize> {
+    const WORD: usize = size_of::<usize>();
+    let vector = fs::read("/proc/self/auxv").ok()?;
+    let words = vector.chunks_exact(WORD).filter_map(<[u8]>::first_chunk);
+    let mut words = words.map(|word| usize::from_ne_bytes(*word));
+    loop {
+        let (kind, value) = (words.next()?, words.next()?);
+        if kind == address(libc::AT_PHDR) {
+            return Some(value);
+        }
+    }
 }
 
 /// Where a function lies in this program, the same in every copy of it. `None` if it is no function of it.
@@ -204,5 +216,23 @@ mod tests {
             assert_eq!(build_id(&notes[..len]), None, "{len}");
         }
         assert!(!is_run_by_a_loader() && !is_privileged());
+    }
+
+    #[test]
+    fn a_program_is_told_by_the_id_of_its_build_as_its_file_has_it() {
+        let bytes = fs::read(EXECUTABLE).unwrap();
+        // A note's three lengths and kinds, and its name.
+        let note = [4_u32, 20, 3].map(u32::to_ne_bytes).concat();
+        let note = [&*note, b"GNU\0"].concat();
+        let at = bytes.windows(note.len()).position(|part| part == note);
+        let expected = match at {
+            Some(at) => bytes[at..][note.len()..][..20]
+                .iter()
+                .fold("build ".to_owned(), |id, byte| format!("{id}{byte:02x}")),
+            None => "file ".to_owned(), // its linker writes none
+        };
+        let identity = identity().unwrap();
+        assert!(identity.starts_with(&expected), "{identity}: {expected}");
+        assert_eq!(at.is_some(), identity.len() == expected.len());
     }
 }

@@ -139,6 +139,7 @@ mod tests {
         let cause = std::io::Error::other("no room");
         let failure = Failure::from(Error::io("grow", cause)).context("cannot start");
         assert_eq!(failure.to_string(), "cannot start: cannot grow: no room");
+        assert_eq!(failure.causes(), ["cannot grow", "no room"]);
         let lines = "cannot start\n    caused by: cannot grow\n    caused by: no room";
         assert_eq!(format!("{failure:?}"), lines);
         let text = serde_json::to_string(&failure).unwrap();

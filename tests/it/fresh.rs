@@ -12,6 +12,7 @@ use std::process::{Command, Stdio};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::fstat;
+use nix::sys::statvfs::{FsFlags, statvfs};
 use serde::{Deserialize, Serialize};
 use wormhole::process::{Builder, Failure};
 use wormhole::{ChildEnd, Error, Receiver, Sender, channel, spawn_fresh};
@@ -394,6 +395,11 @@ fn a_program_with_more_rights_than_its_user_is_no_copy() {
         return;
     }
     let directory = tempfile::tempdir().unwrap();
+    let flags = statvfs(directory.path()).unwrap().flags();
+    if flags.contains(FsFlags::ST_NOSUID) || nix::sys::prctl::get_no_new_privs().unwrap() {
+        eprintln!("skipped: no program gets more rights here");
+        return;
+    }
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let path = copy(&directory);
     chown(&path, Some(65534), Some(65534)).unwrap();
@@ -402,10 +408,41 @@ fn a_program_with_more_rights_than_its_user_is_no_copy() {
     tx.send(1).unwrap();
     let inode = fstat(&rx).unwrap().st_ino.to_string();
     let (status, text) = taken_for_a_copy(&path, &inode, Some(rx.try_into().unwrap()));
-    if text.contains("cannot decode") {
-        eprintln!("skipped: the file system does not let programs have more rights");
-        return;
-    }
     assert_eq!(status, 125, "{text}");
     assert!(text.contains("more rights"), "{text}");
+}
+
+/// The dynamic loader that has loaded this program, if one has.
+fn loader() -> Option<String> {
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    let files = maps
+        .lines()
+        .filter_map(|line| line.split_whitespace().nth(5));
+    let mut loaders = files.filter(|file| file.contains("/ld-"));
+    loaders.next().map(str::to_owned)
+}
+
+#[test]
+fn a_program_that_was_named_to_the_loader_starts_no_copies() {
+    if std::env::var_os("WORMHOLE_TEST_LOADER").is_some() {
+        let error = spawn_fresh((), |()| ()).unwrap_err().to_string();
+        assert!(error.contains("naming it to the dynamic loader"), "{error}");
+        return;
+    }
+    let Some(loader) = loader() else {
+        eprintln!("skipped: this program was loaded by the kernel alone");
+        return;
+    };
+    let mut command = Command::new(loader);
+    command
+        .arg(std::env::current_exe().unwrap())
+        .arg("fresh::a_program_that_was_named_to_the_loader_starts_no_copies")
+        .arg("--exact")
+        .env("WORMHOLE_TEST_LOADER", "1");
+    let output = output_within(DEADLINE, command);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "{text}"
+    );
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::process::Command;
 use std::time::Duration;
 
@@ -48,6 +48,15 @@ fn results_come_in_order_from_map() {
         assert!(taken <= 10 + 4 * 3, "{taken}");
         assert!(matches!(pool.recv(), Err(Error::Disconnected)));
         assert_eq!(pool.submit(3).unwrap(), pool.recv().unwrap().0);
+        // One that was submitted before, and is done while `map` waits for its own, is put aside.
+        let other = pool.submit(3).unwrap();
+        assert_eq!(pool.map(0..100).count(), 100);
+        assert_eq!(pool.pending(), 1);
+        assert_eq!(pool.recv().unwrap().0, other);
+        assert_eq!(pool.pending(), 0);
+        let shown = format!("{pool:?}");
+        assert!(shown.contains("workers") && shown.contains(&pool.as_raw_fd().to_string()));
+        assert_eq!(pool.as_raw_fd(), pool.as_fd().as_raw_fd());
         assert!(pool.finish().unwrap().is_empty());
         assert!(children().is_empty());
         assert_eq!(open_fds(), before);
