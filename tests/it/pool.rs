@@ -54,6 +54,8 @@ fn results_come_in_order_from_map() {
         assert_eq!(pool.pending(), 1);
         assert_eq!(pool.recv().unwrap().0, other);
         assert_eq!(pool.pending(), 0);
+        assert!(format!("{other}").parse::<u64>().is_ok());
+        assert!(format!("{:?}", pool.map(0..1)).starts_with("Map"));
         let shown = format!("{pool:?}");
         assert!(shown.contains("workers") && shown.contains(&pool.as_raw_fd().to_string()));
         assert_eq!(pool.as_raw_fd(), pool.as_fd().as_raw_fd());
@@ -185,6 +187,7 @@ fn check(deed: &Deed, outcome: &Result<(u64, Picky), JobError>) {
         Deed::Panic => {
             matches!(outcome, Err(JobError::Panicked { message, place: Some(place), .. })
             if message == "in the job" && place.contains("pool.rs:"))
+                && format!("{outcome:?}").contains("Panicked { message: \"in the job\"")
         }
         Deed::Abort => end == killed(6),
         // Rust's runtime says that it is one, where it runs: not before the `main` of a test harness.
@@ -452,6 +455,148 @@ fn a_cancelled_job_costs_its_worker_and_nobody_else() {
             assert_eq!(pool.recv().unwrap().0, id);
             pool.cancel(id).unwrap(); // too late
             assert!(matches!(pool.recv(), Err(Error::Disconnected)));
+        }
+    });
+}
+
+#[test]
+fn a_job_that_no_worker_has_can_be_cancelled_as_well() {
+    in_own_process(|| {
+        let mut pool = PoolOptions::new(1).ahead(1).run(do_it).unwrap();
+        let hangs = pool.submit(Deed::Hang).unwrap();
+        let ahead = pool.submit(Deed::Return(1)).unwrap();
+        pool.cancel(hangs).unwrap();
+        // The job that was sent ahead has come back, and the next worker has not started.
+        assert_eq!(pool.recv().unwrap(), (hangs, Err(JobError::Cancelled)));
+        assert_eq!(pool.pending(), 1);
+        pool.cancel(ahead).unwrap();
+        assert_eq!(pool.recv().unwrap(), (ahead, Err(JobError::Cancelled)));
+        assert!(matches!(pool.recv(), Err(Error::Disconnected)));
+    });
+}
+
+/// What ends a worker, when it is told to. `None`: nothing.
+type Ending = Option<Receiver<()>>;
+
+#[test]
+fn jobs_that_no_worker_will_ever_take_say_so() {
+    fn starts_once(permit: &Receiver<()>) -> Result<(), Failure> {
+        Ok(permit.try_recv()?)
+    }
+    fn ends((): &mut (), ending: Ending) {
+        if let Some(ending) = ending {
+            ending.recv().unwrap();
+            std::process::exit(3);
+        }
+    }
+    in_own_process(|| {
+        let (permit, permits) = channel().unwrap();
+        permit.send(()).unwrap();
+        let options = PoolOptions::new(1).ahead(1);
+        let mut pool = options.start(permits, starts_once, ends).unwrap();
+        let (end, ending) = channel().unwrap();
+        let first = pool.submit(Some(ending)).unwrap();
+        let second = pool.submit(None).unwrap();
+        end.send(()).unwrap();
+        let (id, outcome) = pool.recv().unwrap();
+        assert!(id == first && matches!(outcome, Err(JobError::Died { .. })));
+        let (id, outcome) = pool.recv().unwrap();
+        assert!(id == second && matches!(outcome, Err(JobError::Undelivered { .. })));
+        assert!(matches!(pool.recv(), Err(Error::Disconnected)));
+        assert!(matches!(pool.submit(None), Err(Error::Child { .. })));
+    });
+}
+
+#[test]
+fn a_job_goes_to_the_worker_that_has_the_fewest() {
+    fn waits(gate: Option<Receiver<()>>) -> u32 {
+        if let Some(gate) = gate {
+            gate.recv().unwrap();
+        }
+        std::process::id()
+    }
+    in_own_process(|| {
+        let mut pool = PoolOptions::new(2).ahead(2).run(waits).unwrap();
+        // Both have started.
+        let mut workers = BTreeSet::new();
+        while workers.len() < 2 {
+            pool.submit(None).unwrap();
+            workers.insert(pool.recv().unwrap().1.unwrap());
+        }
+        for freed in [0, 1] {
+            let mut gates = Vec::new();
+            let mut submit = |pool: &mut Pool<_, u32>| {
+                let (open, gate) = channel().unwrap();
+                gates.push(open);
+                pool.submit(Some(gate)).unwrap()
+            };
+            // Two for each worker, then one of them is done with its first.
+            let ids = [(); 4].map(|()| submit(&mut pool));
+            let open = gates.remove(freed);
+            open.send(()).unwrap();
+            let (id, worker) = pool.recv().unwrap();
+            assert_eq!(id, ids[freed]);
+            let (open, gate) = channel().unwrap();
+            let next = pool.submit(Some(gate)).unwrap();
+            assert!(next > id);
+            gates.into_iter().for_each(|gate| gate.send(()).unwrap());
+            open.send(()).unwrap();
+            let outcomes: BTreeMap<_, _> = (0..4).map(|_| pool.recv().unwrap()).collect();
+            assert_eq!(outcomes[&next], worker);
+        }
+        // Where all have as many, they take turns.
+        let mut next = || {
+            pool.submit(None).unwrap();
+            pool.recv().unwrap().1.unwrap()
+        };
+        let workers = [next(), next(), next()];
+        assert!(workers[0] != workers[1] && workers[0] == workers[2]);
+    });
+}
+
+#[test]
+fn a_dead_worker_of_which_another_process_has_copies_is_forgotten() {
+    in_own_process(|| {
+        let mut pool = Pool::new(1, do_it).unwrap();
+        let _holder = forked(|| {
+            nix::unistd::alarm::set(60);
+            nix::unistd::pause();
+        });
+        pool.submit(Deed::Exit(3)).unwrap();
+        assert!(matches!(pool.recv().unwrap().1, Err(JobError::Died { .. })));
+        pool.submit(Deed::Return(1)).unwrap();
+        pool.recv().unwrap().1.unwrap();
+        // What is left to see to is soon seen to, and then the pool is at rest.
+        let mut looks = 0;
+        while becomes_ready(&pool, PollFlags::POLLIN, Duration::from_millis(50)) {
+            assert!(matches!(pool.try_recv(), Err(Error::Disconnected)));
+            looks += 1;
+            assert!(looks < 10);
+        }
+    });
+}
+
+/// Says when it is dropped.
+struct Farewell(Sender<u32>);
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        self.0.send(std::process::id()).unwrap();
+    }
+}
+
+#[test]
+fn workers_end_by_themselves_when_all_jobs_are_done() {
+    in_own_process(|| {
+        for options in [PoolOptions::new(2), PoolOptions::new(2).fresh()] {
+            let (tx, rx) = channel().unwrap();
+            let init = |tx: &Sender<u32>| Ok(Farewell(tx.clone()));
+            let work: fn(&mut Farewell, u8) -> u8 = |_, n| n;
+            let pool = options.start(tx, init, work).unwrap();
+            let workers: BTreeSet<_> = pool.workers().into_iter().collect();
+            pool.finish().unwrap();
+            let ended: BTreeSet<_> = rx.iter().map(Result::unwrap).collect();
+            assert_eq!(ended, workers);
         }
     });
 }
@@ -894,6 +1039,12 @@ fn workers_may_be_other_programs() {
             results[5]
         );
         assert_eq!(results[6..], [Ok(14), Ok(2), Ok(4), Ok(6)]);
+        // Workers that have done something may die as often as they like.
+        for _ in 0..4 {
+            let results: Vec<_> = pool.map([1, 1, -3, -3]).map(|(_, result)| result).collect();
+            assert_eq!(results[..2], [Ok(2), Ok(2)]);
+            assert!(matches!(results[2..], [Err(_), Err(_)]), "{results:?}");
+        }
         pool.finish().unwrap();
         assert!(children().is_empty());
         assert_eq!(open_fds(), before);
