@@ -576,6 +576,33 @@ fn a_dead_worker_of_which_another_process_has_copies_is_forgotten() {
     });
 }
 
+#[test]
+fn a_worker_that_cannot_be_killed_is_left_to_itself() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: only root can have children that it may not kill");
+        return;
+    }
+    fn waits(gate: Option<Receiver<()>>) {
+        if let Some(gate) = gate {
+            gate.recv().unwrap();
+        }
+    }
+    in_own_process(|| {
+        let mut pool = Pool::new(1, waits).unwrap();
+        let nobody = 65534.into();
+        nix::unistd::setresuid(nobody, nobody, nobody).unwrap();
+        let (open, gate) = channel().unwrap();
+        let stuck = pool.submit(Some(gate)).unwrap();
+        pool.cancel(stuck).unwrap();
+        assert_eq!(pool.recv().unwrap(), (stuck, Err(JobError::Cancelled)));
+        // The next job has a worker of its own.
+        let next = pool.submit(None).unwrap();
+        assert_eq!(pool.recv().unwrap(), (next, Ok(())));
+        assert!(pool.finish().unwrap().is_empty());
+        open.send(()).unwrap(); // it ends by itself
+    });
+}
+
 /// Says when it is dropped.
 struct Farewell(Sender<u32>);
 
