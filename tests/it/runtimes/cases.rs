@@ -715,6 +715,12 @@ fn the_results_of_a_pool_are_awaited() {
                     next += 1;
                     continue;
                 }
+                if pool.get_ref().pending() == 0 {
+                    // No worker has started, so there is nothing to receive.
+                    pool.submit(next).await.unwrap();
+                    next += 1;
+                    continue;
+                }
                 polls = (polls + 1) % 4;
                 match impatiently(polls, pool.recv()).await {
                     None => {}
