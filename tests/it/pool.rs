@@ -1020,6 +1020,12 @@ fn program() {
                 jobs.recv().unwrap_err();
                 return;
             }
+            -6 => {
+                drop(answers);
+                nix::unistd::alarm::set(20);
+                nix::unistd::pause();
+                return;
+            }
             n => serde_json::json!({"Ok": n * 2}),
         };
         answers.send(answer).unwrap();
@@ -1039,7 +1045,7 @@ fn workers_may_be_other_programs() {
             command
         };
         let mut pool: Pool<i64, i64> = PoolOptions::new(2).command(worker).unwrap();
-        let jobs = [21, -1, -2, -3, -4, -5, 7, 1, 2, 3];
+        let jobs = [21, -1, -2, -3, -4, -5, 7, 1, 2, 3, -6];
         let results: Vec<_> = pool.map(jobs).map(|(_, result)| result).collect();
         assert_eq!(results[0], Ok(42));
         let Err(JobError::Panicked {
@@ -1068,7 +1074,12 @@ fn workers_may_be_other_programs() {
             "{:?}",
             results[5]
         );
-        assert_eq!(results[6..], [Ok(14), Ok(2), Ok(4), Ok(6)]);
+        // One that does not end by itself is killed.
+        let Err(JobError::Died { end, .. }) = &results[10] else {
+            panic!("{:?}", results[10])
+        };
+        assert!(matches!(end, ChildEnd::Killed { signal: 9, .. }), "{end:?}");
+        assert_eq!(results[6..10], [Ok(14), Ok(2), Ok(4), Ok(6)]);
         pool.finish().unwrap();
         assert!(children().is_empty());
         assert_eq!(open_fds(), before);
