@@ -353,7 +353,7 @@ pub(crate) fn open_fds() -> BTreeMap<RawFd, String> {
         let fd = entry.file_name().to_str().unwrap().parse().unwrap();
         let link = fs::read_link(entry.path()).unwrap_or_default();
         // The descriptor that reads the list is in the list.
-        if !link.starts_with("/proc/") {
+        if !(link.starts_with("/proc/") && link.ends_with("fd")) {
             fds.insert(fd, link.display().to_string());
         }
     }

@@ -78,6 +78,7 @@ const ERRORS: &[(&str, &str)] = &[
     ("pread64", "EBADF EINTR EIO ENOMEM"),
     ("prlimit64", ""),
     ("pwrite64", "EDQUOT EFBIG EINTR EIO ENOMEM ENOSPC"),
+    ("read", "EINTR EIO"),
     ("recvfrom", "EINTR"),
     ("recvmsg", "EAGAIN EINTR ECONNRESET ENOBUFS ENOMEM"),
     ("sched_yield", ""),
@@ -753,6 +754,10 @@ const TABLE: &[(&str, &[&[Rule]])] = &[
                     "*",
                     Fails("start a fresh copy of this program (/proc/self/exe)"),
                 ),
+                // Then it is not known whether the program was named to a loader, which it was not.
+                ("open", "*", As),
+                ("statx", "*", As),
+                ("read", "*", As),
                 ("prlimit64", "*", As), // std or the C library looks for room for its own descriptors
                 ("clone", "ENOSYS", As), // the C library knows other calls
                 (
