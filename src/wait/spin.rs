@@ -16,10 +16,9 @@ use std::time::{Duration, Instant};
 
 use super::deadline::Wait;
 
-/// What one end of a channel has learned about its waits.
+/// What one end of a channel has learned about its waits. There is one in each socket, so it is kept small.
 #[derive(Debug)]
 pub(crate) struct Spin {
-    // There is one of these in each socket, so it is kept small.
     /// In nanoseconds.
     limit: u64,
     /// How many quick answers there have been lately, less those that it takes to try again.
