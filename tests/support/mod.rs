@@ -88,8 +88,13 @@ pub(crate) fn in_own_process<F: FnOnce()>(body: F) {
         // What all processes of one user have in flight may not exceed this limit.
         let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+        ends_with_its_parent();
         // The test harness has a second thread, which only waits for this one. A fork leaves it behind.
-        return fork_and_run(body).join();
+        return fork_and_run(|| {
+            ends_with_its_parent();
+            body();
+        })
+        .join();
     }
     let mut command = test_as_program(test);
     command.env(IN_OWN_PROCESS, test).stdin(Stdio::null());
@@ -101,6 +106,12 @@ pub(crate) fn in_own_process<F: FnOnce()>(body: F) {
         output.status,
         String::from_utf8_lossy(&output.stderr)
     );
+}
+
+/// Has this process end when whoever has started it is killed, as a test that hangs would go on without end.
+fn ends_with_its_parent() {
+    let kill = rustix::process::Signal::KILL;
+    rustix::process::set_parent_process_death_signal(Some(kill)).unwrap();
 }
 
 /// This program again, for one of its tests, which finds in its environment that it is to be something else.

@@ -1,5 +1,6 @@
 //! What holds in every event loop: `super` is one of them.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::future::{Future, poll_fn};
 use std::os::fd::{AsFd, OwnedFd};
@@ -811,12 +812,15 @@ fn a_receiver_takes_all_that_has_come_at_one_wake_up() {
         run(|| async {
             let (tx, rx) = channel::<u32>().unwrap();
             let rx = ends::Receiver::new(rx).unwrap();
+            let received = Cell::new(0);
             let mut all = pin!(async {
                 for number in 0..100 {
                     assert_eq!(rx.recv().await.unwrap(), number);
+                    received.set(number + 1);
                 }
             });
-            let mut polls = 0;
+            // A late event may wake it in vain.
+            let (mut polls, mut useful) = (0, 0);
             poll_fn(|context| {
                 polls += 1;
                 if polls == 2 {
@@ -824,7 +828,9 @@ fn a_receiver_takes_all_that_has_come_at_one_wake_up() {
                         tx.try_send(number).unwrap();
                     }
                 }
+                let before = received.get();
                 let polled = all.as_mut().poll(context);
+                useful += u32::from(received.get() > before);
                 if polls == 1 {
                     context.waker().wake_by_ref();
                 }
@@ -832,7 +838,7 @@ fn a_receiver_takes_all_that_has_come_at_one_wake_up() {
             })
             .await;
             // And one more, if the event loop lets others run just then.
-            assert!(polls <= 3, "{polls} for 100 messages");
+            assert!(useful <= 2, "{useful} for 100 messages");
         });
     });
 }
