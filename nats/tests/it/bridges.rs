@@ -151,6 +151,7 @@ fn a_job_that_a_worker_drops_is_given_back() {
         for _ in 0..3 {
             assert_eq!(machine.news.recv().await.unwrap().1, 14);
         }
+        until(|| async { machine.bridge.report().given_back >= 3 }).await;
         machine.stop().await;
         let job = queue.receiver().recv_timeout(SOON).await.unwrap();
         // Where the bridge withdraws its request at that moment, this server may begin to count anew.
