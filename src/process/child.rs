@@ -242,7 +242,10 @@ impl<R: DeserializeOwned> Child<R> {
                 Err(Error::Empty | Error::Disconnected) => end,
                 // Of the type that the caller knows.
                 Err(Error::Decode { reason, .. }) => return Err(Error::decode::<R>(reason)),
-                Err(error) => return Err(error),
+                Err(error) => {
+                    self.delivered = !matches!(error, Error::Io { .. }); // it may still be there
+                    return Err(error);
+                }
             },
         };
         let pid = self.pid();
