@@ -27,7 +27,7 @@ use crate::message::outbound::Outbound;
 use crate::options::Options;
 use crate::sys::address::Address;
 use crate::sys::registry::Registered;
-use crate::sys::socket::Socket;
+use crate::sys::socket::{self, Socket};
 use crate::wait::{Pause, Spin, Spinning, Wait};
 use crate::{channel, listener};
 
@@ -201,23 +201,39 @@ impl Drop for Turn<'_> {
 pub(crate) struct Readable<R> {
     reactor: R,
     awake: Awake,
+    /// One that may stay readable although an attempt was in vain.
+    lasting: Option<Source>,
 }
+
+/// How long to wait until the next attempt at a descriptor that stays readable.
+const MOMENT: Duration = Duration::from_millis(1);
 
 impl<R: Reactor> Readable<R> {
     pub(crate) fn of_socket(socket: &Arc<Socket>) -> Result<Self> {
-        Self::of(Source::of_socket(socket))
+        Self::of(Source::of_socket(socket), None)
     }
 
     /// Registers a duplicate.
     pub(crate) fn of_fd(fd: BorrowedFd<'_>) -> Result<Self> {
         let duplicate = Source::duplicate(fd);
-        Self::of(duplicate.map_err(|error| Error::io("duplicate a descriptor", error))?)
+        let duplicate = duplicate.map_err(|error| Error::io("duplicate a descriptor", error))?;
+        Self::of(duplicate.clone(), Some(duplicate))
     }
 
-    fn of(source: Source) -> Result<Self> {
-        let reactor = register(source, Interest::Readable)?;
-        let awake = Awake::default();
-        Ok(Readable { reactor, awake })
+    fn of(source: Source, lasting: Option<Source>) -> Result<Self> {
+        Ok(Readable {
+            reactor: register(source, Interest::Readable)?,
+            awake: Awake::default(),
+            lasting,
+        })
+    }
+
+    // KERNEL: an event loop that waits for edges hears nothing of what has been there since the last one. An epoll has some
+    // left if it had more than one look takes in, and the pidfd of a child that its own child traces stays readable while
+    // there is nothing to reap.
+    fn stays_readable(&self) -> bool {
+        let source = self.lasting.as_ref();
+        source.is_some_and(|source| socket::is_readable(source.as_fd()))
     }
 
     /// Makes attempts until one is not `Empty`, spinning at first if `spin` says so.
@@ -235,18 +251,36 @@ impl<R: Reactor> Readable<R> {
             return received;
         }
         let mut spinning = Spinning::new(spin);
-        let received = match self
-            .awake
-            .attempts::<R, _>(&mut spinning, &mut attempt)
-            .await
-        {
+        let awake = self.awake.attempts::<R, _>(&mut spinning, &mut attempt);
+        let received = match awake.await {
             Some(received) => received,
-            None => self.reactor.read_with(attempt).await.map_err(cannot_wait)?,
+            None => self.when_readable(attempt).await?,
         };
         if let Some(spin) = spin {
             spinning.learn(spin);
         }
         received
+    }
+
+    /// Makes attempts when the descriptor becomes readable, or stays so, until one has a result.
+    async fn when_readable<T>(&self, mut attempt: impl FnMut() -> Option<T>) -> Result<T> {
+        while self.stays_readable() {
+            if let Some(result) = attempt() {
+                return Ok(result);
+            }
+            R::sleep(MOMENT).await;
+        }
+        loop {
+            let mut attempt = || match attempt() {
+                Some(result) => Some(Some(result)),
+                None => self.stays_readable().then_some(None),
+            };
+            let read = self.reactor.read_with(&mut attempt).await;
+            match read.map_err(cannot_wait)? {
+                Some(result) => return Ok(result),
+                None => R::sleep(MOMENT).await,
+            }
+        }
     }
 }
 

@@ -199,6 +199,21 @@ impl Socket {
             .min(MAX_PACKET))
     }
 
+    /// Whether there is room for a packet. `true` if that cannot be asked.
+    pub(crate) fn has_room(&self) -> bool {
+        // KERNEL: a send waits while as much is queued as the buffer has (sock_alloc_send_pskb). How much that is, in the
+        // same measure, is the answer to SIOCOUTQ (unix_outq_len), which is TIOCOUTQ by another name.
+        let mut queued: libc::c_int = 0;
+        // SAFETY: the pointer is to an `int`, which the kernel fills in.
+        #[allow(unsafe_code, reason = "rustix does not have it")]
+        let status =
+            unsafe { libc::ioctl(self.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut queued) };
+        let Ok(size) = buffer_size(self.as_fd()) else {
+            return true;
+        };
+        status != 0 || usize::try_from(queued).is_ok_and(|queued| queued < size)
+    }
+
     /// Sends one packet, whole or not at all. With `may_block` false it says `AGAIN` instead of waiting.
     #[inline]
     pub(crate) fn send(
@@ -300,6 +315,12 @@ pub(super) fn events(fd: BorrowedFd<'_>, asked: PollFlags) -> Result<PollFlags, 
     retry_on_intr(|| poll(&mut polled, Some(&Timespec::default())))?;
     let [polled] = polled;
     Ok(polled.revents())
+}
+
+/// Whether a descriptor is readable, or at its end, or in error. `false` if that cannot be asked.
+#[cfg(any(feature = "tokio", feature = "async-io"))]
+pub(crate) fn is_readable(fd: BorrowedFd<'_>) -> bool {
+    events(fd, PollFlags::IN).is_ok_and(|now| !now.is_empty())
 }
 
 /// Why a receive gave no bytes.

@@ -14,8 +14,8 @@ use nix::unistd::{Pid, getpid, getppid};
 use serde::{Deserialize, Serialize};
 use wormhole::process::{Builder, Failure};
 use wormhole::{
-    Blob, ChildEnd, Error, Listener, Pool, PoolOptions, Receiver, ReceiverSet, Sender, channel,
-    spawn, spawn_unchecked,
+    Blob, Child, ChildEnd, Error, Listener, Pool, PoolOptions, Receiver, ReceiverSet, Sender,
+    channel, spawn, spawn_unchecked,
 };
 
 use crate::support::{
@@ -311,36 +311,40 @@ fn each_stream_of_a_program_can_be_a_pipe_by_itself() {
     });
 }
 
+/// A child that its own child traces, which becomes a child of this process. It returns 8 or exits with 5.
+pub(crate) fn traced_child(returns: bool) -> (Child<i32>, Pid) {
+    rustix::process::set_child_subreaper(rustix::process::Pid::from_raw(1)).unwrap();
+    let (tell, told) = channel::<i32>().unwrap();
+    let child = spawn((tell, returns), |(tell, returns): (Sender<i32>, bool)| {
+        // Where Yama says who may trace whom.
+        let anyone = nix::libc::c_ulong::MAX;
+        // SAFETY: sets a number.
+        #[allow(unsafe_code, reason = "no safe way to set it")]
+        unsafe {
+            nix::libc::prctl(nix::libc::PR_SET_PTRACER, anyone)
+        };
+        let (attached, wait) = channel::<()>().unwrap();
+        let tracer = forked(move || {
+            nix::unistd::alarm::set(60);
+            nix::sys::ptrace::seize(getppid(), nix::sys::ptrace::Options::empty()).unwrap();
+            attached.send(()).unwrap();
+            nix::unistd::pause();
+        });
+        wait.recv().unwrap();
+        tell.send(tracer.pid.as_raw()).unwrap();
+        if !returns {
+            exit(5);
+        }
+        8
+    });
+    (child.unwrap(), Pid::from_raw(told.recv().unwrap()))
+}
+
 #[test]
 fn a_child_that_its_own_child_traces_delays_nobody() {
     in_own_process(|| {
-        rustix::process::set_child_subreaper(rustix::process::Pid::from_raw(1)).unwrap();
         for returns in [true, false] {
-            let (tell, told) = channel::<i32>().unwrap();
-            let mut child = spawn((tell, returns), |(tell, returns): (Sender<i32>, bool)| {
-                // Where Yama says who may trace whom.
-                let anyone = nix::libc::c_ulong::MAX;
-                // SAFETY: sets a number.
-                #[allow(unsafe_code, reason = "no safe way to set it")]
-                unsafe {
-                    nix::libc::prctl(nix::libc::PR_SET_PTRACER, anyone)
-                };
-                let (attached, wait) = channel::<()>().unwrap();
-                let tracer = forked(move || {
-                    nix::unistd::alarm::set(60);
-                    nix::sys::ptrace::seize(getppid(), nix::sys::ptrace::Options::empty()).unwrap();
-                    attached.send(()).unwrap();
-                    nix::unistd::pause();
-                });
-                wait.recv().unwrap();
-                tell.send(tracer.pid.as_raw()).unwrap();
-                if !returns {
-                    exit(5);
-                }
-                8
-            })
-            .unwrap();
-            let tracer = Pid::from_raw(told.recv().unwrap());
+            let (mut child, tracer) = traced_child(returns);
             let joined = child.join_timeout(DEADLINE / 4);
             match returns {
                 true => assert_eq!(joined.unwrap(), 8),

@@ -15,11 +15,14 @@ use futures_util::StreamExt;
 use futures_util::future::join;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::PollFlags;
+use nix::sys::signal::{Signal, kill};
 use serde::{Deserialize, Serialize};
+use wormhole::process::Failure;
 use wormhole::{ChildEnd, Error, Receiver, Sender, channel, spawn};
 
 use super::super::{Polls, impatiently};
 use super::{MESSAGES, ONE_THREAD, all, block_on, ends, sleep};
+use crate::builder::traced_child;
 use crate::support::{becomes_ready, full_listener, in_own_process, open_fds, pipe, place};
 
 /// Runs a future in the event loop, and checks that no descriptor is open afterwards that was not before.
@@ -678,6 +681,26 @@ fn the_end_of_a_child_is_awaited() {
 }
 
 #[test]
+fn the_end_of_a_child_that_its_own_child_traces_is_awaited() {
+    in_own_process(|| {
+        let (returns, tracer) = traced_child(true);
+        let (exits, other) = traced_child(false);
+        block_on(async {
+            let mut child = ends::Child::new(returns).unwrap();
+            assert_eq!(child.join().await.unwrap(), 8);
+            let mut child = ends::Child::new(exits).unwrap();
+            let Err(Error::Child { end, .. }) = child.join().await else {
+                panic!()
+            };
+            assert_eq!(end, ChildEnd::Unknown);
+        });
+        for tracer in [tracer, other] {
+            kill(tracer, Signal::SIGKILL).unwrap();
+        }
+    });
+}
+
+#[test]
 fn futures_can_move_between_threads() {
     fn check<T: Send>(_: &T) {}
     let (tx, rx) = channel::<String>().unwrap();
@@ -782,6 +805,32 @@ fn a_submit_waits_for_a_worker_and_one_that_is_dropped_gives_no_job() {
             }
             assert_eq!(outcomes, [(first, 1), (second, 2), (fourth.unwrap(), 4)]);
         });
+    });
+}
+
+#[test]
+fn a_submit_hears_that_no_worker_starts() {
+    fn fails((): &()) -> Result<(), Failure> {
+        Err(Failure::new("no licence"))
+    }
+    in_own_process(|| {
+        for is_fresh in [false, true] {
+            let options = wormhole::PoolOptions::new(1);
+            let options = if is_fresh { options.fresh() } else { options };
+            let work: fn(&mut (), u64) -> u64 = |(), n| n;
+            let pool = options.start((), fails, work).unwrap();
+            let error = block_on(async {
+                let mut pool = ends::Pool::new(pool).unwrap();
+                pool.submit(1).await.unwrap_err()
+            });
+            let is_right = match &error {
+                Error::Child { end, .. } => matches!(end, ChildEnd::Undelivered { .. }),
+                // A forked one is not replaced where the event loop has threads.
+                Error::MultiThreaded => !is_fresh,
+                _ => false,
+            };
+            assert!(is_right, "{error}");
+        }
     });
 }
 
