@@ -5,6 +5,7 @@ mod support;
 
 #[cfg(feature = "tokio")]
 mod awaited;
+mod pools;
 // Where seccompiler knows filters.
 #[cfg(any(
     target_arch = "aarch64",

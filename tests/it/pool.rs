@@ -46,6 +46,7 @@ fn results_come_in_order_from_map() {
         let firsts = pool.map((0..).inspect(|_| taken += 1)).take(10).count();
         assert_eq!(firsts, 10);
         assert!(taken <= 10 + 4 * 3, "{taken}");
+        assert_eq!(pool.pending(), 0);
         assert!(matches!(pool.recv(), Err(Error::Disconnected)));
         assert_eq!(pool.submit(3).unwrap(), pool.recv().unwrap().0);
         // One that was submitted before, and is done while `map` waits for its own, is put aside.
@@ -102,8 +103,10 @@ fn the_try_and_timeout_forms_do_not_wait() {
             Err(Error::TimedOut { .. })
         ));
         assert!(matches!(pool.try_submit(wait.clone()), Err(Error::Full)));
-        let late = pool.submit_timeout(wait.clone(), short);
-        assert!(matches!(late, Err(Error::TimedOut { .. })));
+        for timeout in [short, Duration::ZERO] {
+            let late = pool.submit_timeout(wait.clone(), timeout);
+            assert!(matches!(late, Err(Error::TimedOut { .. })));
+        }
         assert!(!becomes_ready(&pool, PollFlags::POLLIN, Duration::ZERO));
         go.send(()).unwrap();
         assert!(becomes_ready(&pool, PollFlags::POLLIN, DEADLINE));
@@ -560,6 +563,103 @@ fn a_job_goes_to_the_worker_that_has_the_fewest() {
     });
 }
 
+/// Text that fills a worker's channel.
+fn bulk() -> String {
+    "x".repeat(400_000)
+}
+
+#[test]
+fn a_job_that_has_come_back_passes_by_a_worker_whose_channel_is_full() {
+    fn waits((news, gate, _): (Sender<()>, Receiver<bool>, String)) {
+        news.send(()).unwrap();
+        if gate.recv().unwrap() {
+            std::process::exit(3);
+        }
+    }
+    in_own_process(|| {
+        let (news, hears) = channel().unwrap();
+        let (end, ends) = channel().unwrap();
+        let (go, goes) = channel().unwrap();
+        let mut pool = PoolOptions::new(2).ahead(2).run(waits).unwrap();
+        let dies = pool.submit((news.clone(), ends, bulk())).unwrap();
+        let stays = pool.submit((news.clone(), goes, bulk())).unwrap();
+        for _ in 0..2 {
+            hears.recv_timeout(DEADLINE).unwrap(); // each is at its job
+        }
+        // One before each. There would be room for another, but not in the channels.
+        let mut ahead = BTreeSet::new();
+        for _ in 0..2 {
+            let (go, goes) = channel().unwrap();
+            go.send(false).unwrap();
+            ahead.insert(pool.submit((news.clone(), goes, bulk())).unwrap());
+        }
+        let (_go, goes) = channel().unwrap();
+        let more = pool.try_submit((news, goes, bulk()));
+        assert!(matches!(more, Err(Error::Full)), "{more:?}");
+
+        end.send(true).unwrap();
+        let (id, outcome) = pool.recv_timeout(DEADLINE).unwrap();
+        assert!(id == dies && matches!(outcome, Err(JobError::Died { .. })));
+        let (id, outcome) = pool.recv_timeout(DEADLINE).unwrap();
+        assert!(ahead.remove(&id) && outcome == Ok(()), "{outcome:?}");
+        go.send(false).unwrap();
+        ahead.insert(stays);
+        for (id, outcome) in pool.finish().unwrap() {
+            assert!(ahead.remove(&id) && outcome == Ok(()), "{outcome:?}");
+        }
+        assert!(ahead.is_empty());
+    });
+}
+
+#[test]
+fn settings_may_be_as_large_as_numbers_can_be() {
+    in_own_process(|| {
+        let before = open_fds();
+        let options = PoolOptions::new(2).ahead(usize::MAX).keep(usize::MAX);
+        let options = options.jobs_per_worker(u64::MAX).deadline(Duration::MAX);
+        let mut pool = options.run(square).unwrap();
+        let results = pool.map(0..500).map(|(n, result)| result == Ok(n * n));
+        assert_eq!(results.filter(|is_right| *is_right).count(), 500);
+        drop(pool);
+
+        let limit = DescriptorLimit::new();
+        limit.leave_room_for(30);
+        let error = Pool::new(usize::MAX, square).unwrap_err();
+        assert!(matches!(error, Error::Io { .. }), "{error}");
+        drop(limit);
+        assert!(children().is_empty());
+        assert_eq!(open_fds(), before);
+    });
+}
+
+/// A result that panics when a worker drops it.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Bomb {
+    number: u64,
+    /// Where it does not.
+    home: u32,
+}
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        assert!(self.number != 13 || std::process::id() == self.home);
+    }
+}
+
+#[test]
+fn a_result_that_cannot_be_dropped_is_no_other_jobs_result() {
+    in_own_process(|| {
+        let build = |(number, home): (u64, u32)| Bomb { number, home };
+        let mut pool = Pool::new(1, build).unwrap();
+        let home = std::process::id();
+        let workers = pool.workers();
+        for (job, result) in pool.map((0..20).map(|number| (number, home))) {
+            assert_eq!(result.unwrap().number, job.0);
+        }
+        assert_eq!(pool.workers(), workers);
+    });
+}
+
 #[test]
 fn a_dead_worker_of_which_another_process_has_copies_is_forgotten() {
     in_own_process(|| {
@@ -737,6 +837,49 @@ fn a_worker_that_is_stopped_past_its_deadline_is_killed() {
             }
             outcome.unwrap();
         }
+    });
+}
+
+#[test]
+fn a_timeout_of_zero_looks_once() {
+    in_own_process(|| {
+        let mut pool = Pool::new(1, square).unwrap();
+        assert!(becomes_ready(&pool, PollFlags::POLLIN, DEADLINE)); // its worker has started
+        let id = pool.submit_timeout(5, Duration::ZERO).unwrap();
+        assert!(becomes_ready(&pool, PollFlags::POLLIN, DEADLINE));
+        let outcome = pool.recv_timeout(Duration::ZERO).unwrap();
+        assert_eq!(outcome, (id, Ok(25)));
+        let nothing = pool.recv_timeout(Duration::ZERO);
+        assert!(matches!(nothing, Err(Error::Disconnected)));
+    });
+}
+
+#[test]
+fn an_answer_that_nobody_has_heard_yet_is_not_late() {
+    const SHORT: Duration = Duration::from_secs(2);
+    fn tells((begun, go): (Sender<()>, Option<Receiver<()>>)) -> u32 {
+        begun.send(()).unwrap();
+        if let Some(go) = go {
+            go.recv().unwrap();
+        }
+        std::process::id()
+    }
+    in_own_process(|| {
+        let (begun, begins) = channel().unwrap();
+        let (go, goes) = channel().unwrap();
+        let options = PoolOptions::new(1).ahead(1).deadline(SHORT);
+        let mut pool = options.run(tells).unwrap();
+        let first = pool.submit((begun.clone(), None)).unwrap();
+        let second = pool.submit((begun, Some(goes))).unwrap();
+        for _ in 0..2 {
+            begins.recv_timeout(DEADLINE).unwrap();
+        }
+        // The first has been answered, as the second is worked on. Meanwhile the time of the first passes.
+        assert!(begins.recv_timeout(SHORT + SHORT / 20).is_err());
+        go.send(()).unwrap();
+        let (id, worker) = pool.recv_timeout(DEADLINE).unwrap();
+        assert_eq!(id, first);
+        assert_eq!(pool.recv_timeout(DEADLINE).unwrap(), (second, worker));
     });
 }
 
@@ -921,6 +1064,21 @@ fn results_that_nobody_receives_are_kept_up_to_a_limit() {
         assert!(matches!(error, Error::Full), "{error}");
         assert!((10..=12).contains(&submitted), "{submitted}");
         assert_eq!(pool.finish().unwrap().len() as u64, submitted);
+
+        // Those that a `map` has put aside count as well, and those that one has left behind do not.
+        let mut pool = PoolOptions::new(1).keep(2).run(square).unwrap();
+        for kept in 0..2 {
+            pool.submit(7).unwrap();
+            assert_eq!(pool.map(1..5).next(), Some((1, Ok(1))));
+            assert_eq!(pool.pending(), kept + 1);
+        }
+        assert!(matches!(pool.submit(7), Err(Error::Full)));
+        assert_eq!(pool.map([2]).next(), Some((2, Ok(4))));
+        for _ in 0..2 {
+            assert_eq!(pool.recv().unwrap().1, Ok(49));
+        }
+        assert!(matches!(pool.recv(), Err(Error::Disconnected)));
+        pool.submit(7).unwrap();
     });
 }
 
@@ -1029,24 +1187,49 @@ fn program() {
                 nix::unistd::pause();
                 return;
             }
+            -7 => loop {
+                answers.send(serde_json::json!({"Ready": null})).unwrap();
+            },
             n => serde_json::json!({"Ok": n * 2}),
         };
         answers.send(answer).unwrap();
     }
 }
 
+fn worker() -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args(["pool::program", "--exact", "--nocapture"])
+        .env(ROLE, "1");
+    command.stdout(std::process::Stdio::null());
+    command
+}
+
+#[test]
+fn a_program_that_says_without_end_that_it_is_ready_is_killed() {
+    in_own_process(|| {
+        let mut pool: Pool<i64, i64> = PoolOptions::new(2).command(worker).unwrap();
+        let says = pool.submit(-7).unwrap();
+        let works = pool.submit(21).unwrap();
+        let mut outcomes = BTreeMap::new();
+        for _ in 0..2 {
+            let (id, outcome) = pool.recv_timeout(DEADLINE).unwrap();
+            outcomes.insert(id, outcome);
+        }
+        assert_eq!(outcomes[&works], Ok(42));
+        let outcome = &outcomes[&says];
+        let Err(JobError::Undelivered { reason }) = outcome else {
+            panic!("{outcome:?}")
+        };
+        assert_eq!(reason, "the worker is ready twice");
+        assert_eq!(pool.map([1]).next(), Some((1, Ok(2))));
+    });
+}
+
 #[test]
 fn workers_may_be_other_programs() {
     in_own_process(|| {
         let before = open_fds();
-        let worker = || {
-            let mut command = Command::new(std::env::current_exe().unwrap());
-            command
-                .args(["pool::program", "--exact", "--nocapture"])
-                .env(ROLE, "1");
-            command.stdout(std::process::Stdio::null());
-            command
-        };
         let mut pool: Pool<i64, i64> = PoolOptions::new(2).command(worker).unwrap();
         let jobs = [21, -1, -2, -3, -4, -5, 7, 1, 2, 3, -6];
         let results: Vec<_> = pool.map(jobs).map(|(_, result)| result).collect();

@@ -43,6 +43,8 @@ pub(super) struct Hand<J, R> {
     pub(super) jobs_in_hand: VecDeque<InHand>,
     /// Whether it has started, and takes jobs.
     pub(super) is_ready: bool,
+    /// Whether it has said so. Not all kinds do.
+    pub(super) has_said_ready: bool,
     /// How many jobs it has answered.
     pub(super) answered: u64,
     pub(super) doom: Option<Doom>,
@@ -50,7 +52,9 @@ pub(super) struct Hand<J, R> {
     pub(super) start_failure: Option<ChildEnd>,
     /// Whether answers may still come.
     pub(super) is_heard: bool,
-    /// Whether it has closed its end of the answers, as it does when it dies.
+    /// Whether its channel had no room for a job, the last time that it was given one.
+    pub(super) is_full: bool,
+    /// Whether it has closed its end of the answers by itself, as it does when it dies.
     pub(super) has_hung_up: bool,
     /// Whether it was to be killed and cannot be: it has become another user, or a sandbox denies the call.
     pub(super) is_out_of_reach: bool,
@@ -71,10 +75,12 @@ impl<J, R> Hand<J, R> {
             answers,
             jobs_in_hand: VecDeque::new(),
             is_ready,
+            has_said_ready: false,
             answered: 0,
             doom: None,
             start_failure: None,
             is_heard: true,
+            is_full: false,
             has_hung_up: false,
             is_out_of_reach: false,
         }
@@ -93,6 +99,12 @@ impl<J, R> Hand<J, R> {
         }
     }
 
+    /// Whether its channel would take a job.
+    pub(super) fn has_room(&self) -> bool {
+        let has_room = |jobs: &Sender<J>| jobs.endpoint().socket().has_room();
+        self.jobs.as_ref().is_none_or(has_room)
+    }
+
     /// Has it end after its jobs.
     pub(super) fn dismiss(&mut self) {
         self.jobs = None;
@@ -105,19 +117,20 @@ impl<J, R> Hand<J, R> {
         self.doom.get_or_insert(doom);
     }
 
-    /// Kills it if its job is cancelled or took too long by now.
+    /// Whether its job took too long by now.
+    pub(super) fn is_late(&self, now: Instant) -> bool {
+        let first = self.jobs_in_hand.front();
+        let until = first.and_then(|first| first.until);
+        until.is_some_and(|until| until <= now)
+    }
+
+    /// Kills it if its job is cancelled or, by now, took too long.
     pub(super) fn check(&mut self, now: Option<Instant>) {
-        let Some(first) = self.jobs_in_hand.front() else {
-            return;
-        };
-        let is_late = first
-            .until
-            .zip(now)
-            .is_some_and(|(until, now)| until <= now);
-        match (first.is_cancelled, is_late) {
-            (true, _) => self.kill(Doom::Cancelled),
-            (false, true) => self.kill(Doom::TimedOut),
-            (false, false) => {}
+        let is_cancelled = |job: &InHand| job.is_cancelled;
+        if self.jobs_in_hand.front().is_some_and(is_cancelled) {
+            self.kill(Doom::Cancelled);
+        } else if now.is_some_and(|now| self.is_late(now)) {
+            self.kill(Doom::TimedOut);
         }
     }
 }
@@ -146,7 +159,10 @@ impl<J: DeserializeOwned, R> Hand<J, R> {
                 Ok(job) => jobs.push(Ok(job)),
                 Err(Error::Empty | Error::Disconnected) => break,
                 Err(error @ Error::Io { .. }) => {
-                    jobs.push(Err(JobError::undelivered(&error)));
+                    // How many more there are cannot be told, and so not which ones these were.
+                    jobs.clear();
+                    let all_but_the_first = self.jobs_in_hand.iter().skip(1);
+                    jobs.extend(all_but_the_first.map(|_| Err(JobError::undelivered(&error))));
                     break;
                 }
                 Err(error) => jobs.push(Err(JobError::undelivered(&error))),

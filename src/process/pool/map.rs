@@ -18,9 +18,9 @@ where
 {
     /// Works through jobs, and gives each with its result, in order.
     ///
-    /// Takes jobs as workers become free, and at most four times as many as there are workers ahead of what it gives back,
-    /// so an endless iterator will do, and one that makes its jobs as they are asked for. Outcomes of jobs that were
-    /// submitted before are kept for [`recv`](Self::recv).
+    /// Takes jobs as workers become free, and runs ahead of what it gives back by at most four times as many jobs as the
+    /// workers can have ([`ahead`](crate::PoolOptions::ahead) included). So an endless iterator will do, and one that makes
+    /// its jobs as they are asked for. Outcomes of jobs that were submitted before are kept for [`recv`](Self::recv).
     ///
     /// It keeps each job until it gives it back, with the ends and descriptors in it: to move these into the worker, use
     /// [`submit`](Self::submit). What [`submit`](Self::submit) says as an [`Error`], it gives as
@@ -78,7 +78,9 @@ where
             let is_waiting = |slot: &Slot<_, _>| matches!(slot.state, State::Waiting);
             if !self.window.back().is_some_and(is_waiting) {
                 let options = &self.pool.crew.settings;
-                if self.window.len() >= 4 * options.workers.saturating_mul(1 + options.ahead) {
+                let in_hand = options.ahead.saturating_add(1);
+                let in_hand = options.workers.saturating_mul(in_hand);
+                if self.window.len() >= in_hand.saturating_mul(4) {
                     return;
                 }
                 let Some(job) = self.jobs.next() else {
@@ -90,7 +92,7 @@ where
             let Some(slot) = self.window.back_mut() else {
                 return;
             };
-            match self.pool.submit_within(&slot.job, Wait::Never) {
+            match self.pool.give_out(&slot.job, Wait::Never) {
                 Ok(id) => slot.state = State::Submitted(id),
                 Err(Error::Full) => return,
                 Err(error) => slot.state = State::Done(Err(JobError::undelivered(&error))),

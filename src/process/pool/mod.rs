@@ -40,9 +40,9 @@ pub use outcome::{JobError, JobId};
 /// Jobs and results are messages: they may hold channel ends, descriptors and blobs. A result nests at most 126 levels
 /// deep. Forked workers have, other than
 /// the child of a [`spawn`](crate::spawn()), no descriptor of this process but the standard streams
-/// ([`Builder::only_arguments`](crate::process::Builder::only_arguments)). In programs with threads, and where that
-/// is too close still, [`PoolOptions::fresh`] starts them as fresh copies of the program, and [`PoolOptions::command`] as
-/// other programs.
+/// ([`Builder::only_arguments`](crate::process::Builder::only_arguments)). In programs with threads, where none could take
+/// the place of a forked worker that dies, and where that is too close still, [`PoolOptions::fresh`] starts them as fresh
+/// copies of the program, and [`PoolOptions::command`] as other programs.
 ///
 /// Dropping it kills the workers, and reaps them; [`finish`](Self::finish) waits for what was submitted. When this process
 /// is killed, idle workers end at once, and the others after their job, or at once with
@@ -172,6 +172,27 @@ where
     }
 
     fn submit_within(&mut self, job: &J, wait: Wait) -> Result<JobId> {
+        if self.is_full() {
+            return Err(Error::Full);
+        }
+        self.give_out(job, wait)
+    }
+
+    /// Whether it keeps as many outcomes as it may.
+    fn is_full(&mut self) -> bool {
+        self.drop_forgotten();
+        self.aside.len() + self.crew.outcomes.len() >= self.crew.settings.keep
+    }
+
+    /// Drops those outcomes that are not wanted any more.
+    fn drop_forgotten(&mut self) {
+        if !self.forgotten.is_empty() {
+            let outcomes = &mut self.crew.outcomes;
+            outcomes.retain(|(id, _)| !self.forgotten.remove(id));
+        }
+    }
+
+    fn give_out(&mut self, job: &J, wait: Wait) -> Result<JobId> {
         let submitted = self.crew.submit(job, wait);
         self.crew.watch.set_outcomes(self.has_outcomes());
         // For whoever waits for the descriptor next. It only fails if there is no timer.
@@ -263,7 +284,7 @@ where
                 return Err(Error::Empty);
             }
             self.crew.look()?;
-            if self.has_outcomes() {
+            if !self.crew.outcomes.is_empty() {
                 continue;
             }
             if matches!(wait, Wait::Never) {
@@ -294,9 +315,10 @@ where
         Ok(())
     }
 
-    /// Returns how many jobs there are whose outcome was not received.
+    /// Returns how many jobs there are whose outcome was not received. Those that a [`map`](Self::map) has left behind do
+    /// not count.
     pub fn pending(&self) -> usize {
-        self.crew.pending() + self.aside.len()
+        self.crew.pending() + self.aside.len() - self.forgotten.len()
     }
 
     /// Waits for all jobs, and for the workers to end, and returns the outcomes that were not received.
@@ -334,13 +356,8 @@ where
     /// Makes an attempt. `Empty` means that the pool's descriptor is readable when it is time for another one.
     pub(crate) fn attempt(&mut self, job: &J) -> Result<JobId> {
         let pool = &mut *self.pool;
-        let is_kept = |crew: &Crew<J, R>| crew.outcomes.len() >= crew.settings.keep;
-        if is_kept(&pool.crew) {
-            return Err(Error::Full);
-        }
-        match pool.crew.submit(job, Wait::Never) {
-            Err(Error::Full) if is_kept(&pool.crew) => Err(Error::Full),
-            Err(Error::Full) => {
+        match pool.submit_within(job, Wait::Never) {
+            Err(Error::Full) if !pool.is_full() => {
                 // Those that are there already would make it readable all the time.
                 pool.crew.watch.set_outcomes(false);
                 Err(Error::Empty)

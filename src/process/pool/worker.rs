@@ -188,8 +188,16 @@ where
 /// Sends an answer, or else why it cannot be sent.
 fn say<R: Serialize>(answers: &Sender<Answer<R>>, answer: Answer<R>) -> Result<()> {
     let is_first = matches!(answer, Answer::Ready);
-    match catch_unwind(AssertUnwindSafe(|| answers.send(answer))) {
-        Ok(Ok(())) => Ok(()),
+    let sent = catch_unwind(AssertUnwindSafe(|| answers.send_borrowed(&answer)));
+    if let Ok(Ok(given)) = &sent {
+        given.note();
+    }
+    // A destructor that panics comes too late to be an answer.
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(answer))) {
+        std::mem::forget(payload);
+    }
+    match sent {
+        Ok(Ok(_)) => Ok(()),
         Ok(Err(Error::Disconnected)) => Err(Error::Disconnected),
         // It would never get a job.
         Ok(Err(error)) if is_first => Err(error),

@@ -78,6 +78,8 @@ fn number(call: &str) -> Option<(i64, Option<u64>)> {
         "FIONREAD" => Some(libc::FIONREAD as u64),
         #[allow(clippy::unnecessary_cast, reason = "only with glibc")]
         "FIONBIO" => Some(libc::FIONBIO as u64),
+        #[allow(clippy::unnecessary_cast, reason = "only with glibc")]
+        "TIOCOUTQ" => Some(libc::TIOCOUTQ as u64),
         "F_GETFD" => Some(libc::F_GETFD as u64),
         "F_GETFL" => Some(libc::F_GETFL as u64),
         "F_SETFD" => Some(libc::F_SETFD as u64),
@@ -604,9 +606,10 @@ fn spawn_fresh_needs_the_calls_that_are_listed_and_no_other() {
     });
 }
 
-/// Everything that a pool does: jobs that are sent ahead, kept, cancelled, too slow, and what workers die of.
+/// Everything that a pool does: jobs that are sent ahead, kept, cancelled, too slow, too long for now, and what workers
+/// die of.
 fn work_of_a_pool(options: PoolOptions) {
-    fn work(number: u64) -> u64 {
+    fn work((number, _): (u64, String)) -> u64 {
         match number {
             7 => std::process::exit(1),
             8 => loop {
@@ -615,21 +618,28 @@ fn work_of_a_pool(options: PoolOptions) {
             number => number + 1,
         }
     }
+    let short = |number| (number, String::new());
     let options = options.ahead(1).deadline(LONG);
     let mut pool = options.clone().run(work).unwrap();
     for number in 0..8 {
-        pool.submit(number).unwrap();
+        pool.submit(short(number)).unwrap();
     }
-    let hangs = pool.submit(8).unwrap();
+    let hangs = pool.submit(short(8)).unwrap();
     for _ in 0..6 {
         let _ = pool.recv().unwrap();
     }
     pool.cancel(hangs).unwrap();
     assert_eq!(pool.finish().unwrap().len(), 3);
+    let mut pool = options.clone().ahead(2).run(work).unwrap();
+    pool.submit(short(8)).unwrap();
+    // Each fills the channel of a worker. When there is no room for one it looks, and again for the next.
+    while pool.try_submit((8, long())).is_ok() {}
+    assert!(matches!(pool.try_submit((8, long())), Err(Error::Full)));
+    drop(pool);
     let mut pool = options.deadline(SHORT).run(work).unwrap();
-    pool.submit(8).unwrap();
+    pool.submit(short(8)).unwrap();
     assert_eq!(pool.recv().unwrap().1, Err(JobError::TimedOut));
-    pool.submit(8).unwrap(); // one that it drops with the worker
+    pool.submit(short(8)).unwrap(); // one that it drops with the worker
 }
 
 #[test]

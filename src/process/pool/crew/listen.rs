@@ -19,6 +19,9 @@ use crate::wait::Wait;
 /// Of so many looks at the workers alone, one is at everything.
 const LOOKS: u32 = 64;
 
+/// How long one sleep is at most. The call goes on to wait after it.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
 impl<J, R> Crew<J, R>
 where
     J: Serialize + DeserializeOwned,
@@ -56,34 +59,44 @@ where
 
     /// Waits for something to happen. Says whether it is time to `tend`.
     pub(in crate::process::pool) fn sleep(&mut self, wait: Wait) -> Result<bool> {
+        const OPERATION: &str = "wait for a pool";
         self.set_alarm()?;
         self.try_again = None;
-        let timeout = match wait {
-            Wait::Never => Some(Timespec::default()),
+        let left = match wait {
+            Wait::Never => Some(Duration::ZERO),
             Wait::Forever => None,
             Wait::Until { deadline, .. } => {
-                match deadline.checked_duration_since(Instant::now()) {
-                    None | Some(Duration::ZERO) => {
-                        let after = wait.length();
-                        let operation = "wait for a pool";
-                        return Err(Error::TimedOut { operation, after });
-                    }
-                    Some(left) => Timespec::try_from(left).ok(), // billions of years are forever
-                }
+                Some(deadline.saturating_duration_since(Instant::now()))
             }
         };
+        // KERNEL: epoll_wait(2) takes milliseconds, of 24 days at most.
+        let timeout = left.and_then(|left| Timespec::try_from(left.min(LONGEST)).ok());
+        if !matches!(wait, Wait::Never) {
+            self.watch.set_outcomes(false); // those that are there already would end the sleep at once
+        }
         let mut events = std::mem::take(&mut self.events);
         events.clear();
         match self.watch.wait(timeout, &mut events) {
             Ok(()) | Err(Errno::INTR) => {}
-            Err(errno) => return Err(Error::io("wait for a pool", errno)),
+            Err(errno) => return Err(Error::io(OPERATION, errno)),
+        }
+        let is_over = left == Some(Duration::ZERO) && !matches!(wait, Wait::Never);
+        if is_over && events.is_empty() {
+            let after = wait.length();
+            return Err(Error::TimedOut {
+                operation: OPERATION,
+                after,
+            });
         }
         let mut is_time = false;
         for event in &events {
             match *event {
                 Event::Answer(place) => self.hear(place),
                 Event::End(place) => self.bury(place),
-                Event::Alarm => is_time = true,
+                Event::Alarm => {
+                    is_time = true;
+                    self.look_for_room();
+                }
             }
         }
         self.events = events;
@@ -99,7 +112,14 @@ where
 
     /// Takes what a worker has said.
     pub(in crate::process::pool) fn hear(&mut self, place: usize) {
-        while let Some(Some(hand)) = self.places.get_mut(place) {
+        let Some(Some(hand)) = self.places.get(place) else {
+            return;
+        };
+        // One for each job, that it is ready, and that it has hung up. One that says more does not keep the others waiting.
+        for _ in 0..hand.jobs_in_hand.len() + 2 {
+            let Some(Some(hand)) = self.places.get_mut(place) else {
+                return;
+            };
             if !hand.is_heard {
                 return;
             }
@@ -109,7 +129,7 @@ where
                 Err(Error::Disconnected) => {
                     self.watch.forget(&hand.answers);
                     hand.is_heard = false;
-                    hand.has_hung_up = true;
+                    hand.has_hung_up = hand.doom.is_none(); // of one that is killed it is no news
                     let has_jobs = !hand.jobs_in_hand.is_empty();
                     match has_jobs || !hand.has_started(self.says_ready) {
                         true => hand.kill(Doom::Broken("the worker has hung up".to_owned())),
@@ -142,9 +162,15 @@ where
             return;
         };
         let outcome = match answer {
-            Ok(Answer::Ready) => {
+            Ok(Answer::Ready) if !hand.has_said_ready => {
                 hand.is_ready = true;
+                hand.has_said_ready = true;
                 self.deaths = 0;
+                return;
+            }
+            Ok(Answer::Ready) => {
+                hand.kill(Doom::Broken("the worker is ready twice".to_owned()));
+                self.is_short = true;
                 return;
             }
             Ok(Answer::Done(result)) => Ok(result),
@@ -177,6 +203,7 @@ where
             return;
         };
         hand.answered += 1;
+        hand.is_full = false;
         self.deaths = 0;
         if let Some(next) = hand.jobs_in_hand.front_mut() {
             next.until = self.settings.deadline.and_then(deadline);

@@ -58,7 +58,9 @@ pub(super) struct Crew<J, R> {
     retry: Option<(Instant, Duration)>,
     /// No job has to be done before.
     earliest: Option<Instant>,
-    /// When to try again to give a job to a worker whose channel was full.
+    /// Whether there are workers whose channels were full when a job was given to them.
+    some_are_full: bool,
+    /// When to try these again.
     try_again: Option<Instant>,
     deaths: u32,
     last_death: Option<(u32, ChildEnd)>,
@@ -78,7 +80,7 @@ where
         let mut crew = Crew {
             start,
             says_ready,
-            places: Vec::with_capacity(settings.workers),
+            places: Vec::new(), // there may be fewer than were asked for
             watch: Watch::new()?,
             events: Vec::new(),
             backlog: VecDeque::new(),
@@ -90,6 +92,7 @@ where
             is_short: true,
             retry: None,
             earliest: None,
+            some_are_full: false,
             try_again: None,
             deaths: 0,
             last_death: None,
@@ -146,7 +149,7 @@ where
         if let Some(earliest) = self.earliest {
             let now = Instant::now();
             if earliest <= now {
-                self.hands().for_each(|hand| hand.check(Some(now)));
+                self.end_late_jobs(now);
                 self.is_short = true;
                 let first = |hand: &Hand<J, R>| hand.jobs_in_hand.front()?.until;
                 let waiting = self.places.iter().flatten().filter(|hand| hand.is_active());
@@ -175,10 +178,25 @@ where
         Ok(())
     }
 
+    /// Kills the workers whose job has taken too long by now.
+    fn end_late_jobs(&mut self, now: Instant) {
+        for place in 0..self.places.len() {
+            let hand = self.places.get(place).and_then(Option::as_ref);
+            if hand.is_some_and(|hand| hand.is_late(now)) {
+                // It may have answered since, and nobody has listened.
+                self.hear(place);
+                if let Some(Some(hand)) = self.places.get_mut(place) {
+                    hand.check(Some(now));
+                }
+            }
+        }
+    }
+
     /// Starts as many workers as are missing.
     fn replace(&mut self) -> Result<()> {
         while self.active() + self.dying_before_their_start() < self.settings.workers {
             if self.is_broken() {
+                self.retry = None;
                 self.give_up();
                 return Ok(());
             }
@@ -235,7 +253,7 @@ where
             let len = hand.jobs_in_hand.len();
             let is_used_up = limit.is_some_and(|limit| hand.answered + len as u64 >= limit);
             let listens = hand.is_ready && hand.is_heard && hand.is_active();
-            if !listens || len > ahead || is_used_up {
+            if !listens || hand.is_full || len > ahead || is_used_up {
                 continue;
             }
             if found.is_none_or(|(_, fewest)| len < fewest) {
@@ -272,7 +290,9 @@ where
                 Ok(true)
             }
             Err(Error::Full) => {
-                // Its answers tell when there is room again, if it has jobs. This does in any case.
+                // Its next answer tells that there is room again. But it may have taken a job long before that.
+                hand.is_full = true;
+                self.some_are_full = true;
                 self.try_again = deadline(TRY_AGAIN);
                 Ok(false)
             }
@@ -287,14 +307,29 @@ where
         }
     }
 
+    /// Looks whether there is room by now in channels that were full.
+    fn look_for_room(&mut self) {
+        if !self.some_are_full {
+            return;
+        }
+        self.some_are_full = false;
+        for hand in self.places.iter_mut().flatten() {
+            hand.is_full = hand.is_full && !hand.has_room();
+            self.some_are_full |= hand.is_full;
+        }
+        self.try_again = deadline(TRY_AGAIN).filter(|_| self.some_are_full);
+    }
+
     /// Gives a job to whichever worker is free, or waits for one.
     pub(super) fn submit(&mut self, job: &J, wait: Wait) -> Result<JobId> {
         if self.outcomes.len() >= self.settings.keep {
             return Err(Error::Full);
         }
+        self.look_for_room();
         loop {
             self.tend()?;
             while self.backlog.is_empty() {
+                // One that has not taken it is not free any more.
                 let Some(place) = self.free_place() else {
                     break;
                 };
@@ -305,8 +340,6 @@ where
                 }
                 if self.is_short {
                     self.replace()?;
-                } else {
-                    break; // it is full
                 }
             }
             if self.is_lost() {
@@ -318,9 +351,10 @@ where
 
     /// Looks what has happened, and waits for it if it may. `would_block` is what it says if it may not.
     pub(super) fn turn_over(&mut self, wait: Wait, would_block: Error) -> Result<()> {
-        let before = (self.outcomes.len(), self.count_ready());
+        let state = |crew: &Self| (crew.outcomes.len(), crew.count_ready(), crew.is_short);
+        let before = state(self);
         let is_time = self.sleep(wait)?;
-        let has_changed = is_time || before != (self.outcomes.len(), self.count_ready());
+        let has_changed = is_time || before != state(self);
         if matches!(wait, Wait::Never) && !has_changed {
             return Err(would_block);
         }
