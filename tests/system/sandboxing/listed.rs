@@ -630,11 +630,12 @@ fn work_of_a_pool(options: PoolOptions) {
     }
     pool.cancel(hangs).unwrap();
     assert_eq!(pool.finish().unwrap().len(), 3);
-    let mut pool = options.clone().ahead(2).run(work).unwrap();
+    let mut pool = options.clone().ahead(9).run(work).unwrap();
     pool.submit(short(8)).unwrap();
-    // Each fills the channel of a worker. When there is no room for one it looks, and again for the next.
-    while pool.try_submit((8, long())).is_ok() {}
-    assert!(matches!(pool.try_submit((8, long())), Err(Error::Full)));
+    // A few fill the channel of a worker. When there is no room for one, it looks before the next.
+    let text = "x".repeat(100_000);
+    while pool.try_submit((8, text.clone())).is_ok() {}
+    assert!(matches!(pool.try_submit((8, text)), Err(Error::Full)));
     drop(pool);
     let mut pool = options.deadline(SHORT).run(work).unwrap();
     pool.submit(short(8)).unwrap();
