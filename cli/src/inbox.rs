@@ -1,9 +1,8 @@
 //! What `listen` and `call` share: messages come in from one channel or from many clients, and go out as lines or to a
 //! command.
 
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Command, ExitStatus};
+use std::os::fd::AsFd;
+use std::process::Child;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,7 +11,7 @@ use rustix::io::Errno;
 use serde::de::IgnoredAny;
 use wormhole::{Error, Key, Peer, Raw, Receiver, ReceiverSet};
 
-use crate::descriptors::{as_stdin, hand_over};
+use crate::exec::{SIGPIPE, start, status_of};
 use crate::failure::{Failure, Outcome, Status};
 use crate::interrupt::{self, Door, Hand};
 use crate::output::{self, Written, write_line};
@@ -424,25 +423,6 @@ pub(crate) fn count_of(count: usize, what: &str) -> String {
     }
 }
 
-/// Gives a message to a command of the shell.
-fn start(script: &str, line: &[u8], fds: Vec<OwnedFd>, peer: Option<Peer>) -> Outcome<Child> {
-    let failed = |error| Failure::system("start /bin/sh", error);
-    let mut command = Command::new("/bin/sh");
-    // Only the shell itself knows its process id in time.
-    let script = format!("LISTEN_PID=$$; export LISTEN_PID\n{script}");
-    let stdin = as_stdin(line).map_err(failed)?;
-    command.arg("-c").arg(script).stdin(stdin);
-    command.env("LISTEN_FDS", fds.len().to_string());
-    if let Some(Peer { pid, uid, gid, .. }) = peer {
-        let pid = pid.map(|pid| pid.to_string()).unwrap_or_default();
-        command.env("WORMHOLE_PEER_PID", pid);
-        command.env("WORMHOLE_PEER_UID", uid.to_string());
-        command.env("WORMHOLE_PEER_GID", gid.to_string());
-    }
-    let _handover = hand_over(&mut command, fds).map_err(failed)?;
-    command.spawn().map_err(failed)
-}
-
 fn wait_for(mut child: Child) -> Outcome<Dealt> {
     let status = child.wait();
     let status = status.map_err(|error| Failure::system("wait for the command", error))?;
@@ -454,15 +434,4 @@ fn wait_for(mut child: Child) -> Outcome<Dealt> {
             Dealt::Bad(Failure::with_status(code, sentence))
         }
     })
-}
-
-/// The status of a command that wrote to a pipe which nobody reads.
-const SIGPIPE: u8 = 128 + 13;
-
-/// As shells count: 128 and the number of a signal.
-fn status_of(status: ExitStatus) -> u8 {
-    let code = status
-        .code()
-        .or_else(|| status.signal().map(|signal| 128 + signal));
-    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
 }

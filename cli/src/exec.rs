@@ -1,0 +1,45 @@
+//! The command of `--exec`: how it is started with a message, and what its end means.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, ExitStatus};
+
+use wormhole::Peer;
+
+use crate::descriptors::{as_stdin, hand_over};
+use crate::failure::{Failure, Outcome};
+
+/// Gives a message to a command of the shell.
+pub(crate) fn start(
+    script: &str,
+    line: &[u8],
+    fds: Vec<OwnedFd>,
+    peer: Option<Peer>,
+) -> Outcome<Child> {
+    let failed = |error| Failure::system("start /bin/sh", error);
+    let mut command = Command::new("/bin/sh");
+    // Only the shell itself knows its process id in time.
+    let script = format!("LISTEN_PID=$$; export LISTEN_PID\n{script}");
+    let stdin = as_stdin(line).map_err(failed)?;
+    command.arg("-c").arg(script).stdin(stdin);
+    command.env("LISTEN_FDS", fds.len().to_string());
+    if let Some(Peer { pid, uid, gid, .. }) = peer {
+        let pid = pid.map(|pid| pid.to_string()).unwrap_or_default();
+        command.env("WORMHOLE_PEER_PID", pid);
+        command.env("WORMHOLE_PEER_UID", uid.to_string());
+        command.env("WORMHOLE_PEER_GID", gid.to_string());
+    }
+    let _handover = hand_over(&mut command, fds).map_err(failed)?;
+    command.spawn().map_err(failed)
+}
+
+/// The status of a command that wrote to a pipe which nobody reads.
+pub(crate) const SIGPIPE: u8 = 128 + 13;
+
+/// As shells count: 128 and the number of a signal.
+pub(crate) fn status_of(status: ExitStatus) -> u8 {
+    let code = status
+        .code()
+        .or_else(|| status.signal().map(|signal| 128 + signal));
+    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
+}
