@@ -1,5 +1,6 @@
 //! The command of `--exec`: how it is started with a message, and what its end means.
 
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus};
@@ -7,7 +8,6 @@ use std::process::{Child, Command, ExitStatus};
 use wormhole::Peer;
 
 use crate::descriptors::{as_stdin, hand_over};
-use crate::failure::{Failure, Outcome};
 
 /// Gives a message to a command of the shell.
 pub(crate) fn start(
@@ -15,12 +15,11 @@ pub(crate) fn start(
     line: &[u8],
     fds: Vec<OwnedFd>,
     peer: Option<Peer>,
-) -> Outcome<Child> {
-    let failed = |error| Failure::system("start /bin/sh", error);
+) -> io::Result<Child> {
     let mut command = Command::new("/bin/sh");
     // Only the shell itself knows its process id in time.
     let script = format!("LISTEN_PID=$$; export LISTEN_PID\n{script}");
-    let stdin = as_stdin(line).map_err(failed)?;
+    let stdin = as_stdin(line)?;
     command.arg("-c").arg(script).stdin(stdin);
     command.env("LISTEN_FDS", fds.len().to_string());
     if let Some(Peer { pid, uid, gid, .. }) = peer {
@@ -29,8 +28,8 @@ pub(crate) fn start(
         command.env("WORMHOLE_PEER_UID", uid.to_string());
         command.env("WORMHOLE_PEER_GID", gid.to_string());
     }
-    let _handover = hand_over(&mut command, fds).map_err(failed)?;
-    command.spawn().map_err(failed)
+    let _handover = hand_over(&mut command, fds)?;
+    command.spawn()
 }
 
 /// The status of a command that wrote to a pipe which nobody reads.

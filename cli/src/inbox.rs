@@ -1,6 +1,7 @@
 //! What `listen` and `call` share: messages come in from one channel or from many clients, and go out as lines or to a
 //! command.
 
+use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
 use std::process::Child;
 use std::thread;
@@ -303,7 +304,10 @@ impl Inbox {
         }
         if let Some(script) = &self.plan.exec {
             let (IgnoredAny, fds) = message.decode_with_fds()?;
-            let child = start(script, &self.line, fds, client.peer)?;
+            let child = match start(script, &self.line, fds, client.peer) {
+                Ok(child) => child,
+                Err(error) => return not_started(error),
+            };
             self.hand = None; // it is in the command's
             return wait_for(child);
         }
@@ -420,6 +424,17 @@ pub(crate) fn count_of(count: usize, what: &str) -> String {
     match count {
         1 => format!("1 {what}"),
         _ => format!("{count} {what}s"),
+    }
+}
+
+/// A shell that is not there, or may not be run, is there for no message. What else is missing can be due to this one: a
+/// start needs about twice as many descriptors as the message has.
+fn not_started(error: io::Error) -> Outcome<Dealt> {
+    let kind = error.kind();
+    let failure = Failure::system("start /bin/sh", error);
+    match kind {
+        ErrorKind::NotFound | ErrorKind::PermissionDenied => Err(failure),
+        _ => Ok(Dealt::Bad(failure)),
     }
 }
 
