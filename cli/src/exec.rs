@@ -22,11 +22,18 @@ pub(crate) fn start(
     let stdin = as_stdin(line)?;
     command.arg("-c").arg(script).stdin(stdin);
     command.env("LISTEN_FDS", fds.len().to_string());
-    if let Some(Peer { pid, uid, gid, .. }) = peer {
-        let pid = pid.map(|pid| pid.to_string()).unwrap_or_default();
-        command.env("WORMHOLE_PEER_PID", pid);
-        command.env("WORMHOLE_PEER_UID", uid.to_string());
-        command.env("WORMHOLE_PEER_GID", gid.to_string());
+    let pid = peer.and_then(|peer| peer.pid);
+    let ids = [
+        ("WORMHOLE_PEER_PID", pid.map(|pid| pid.to_string())),
+        ("WORMHOLE_PEER_UID", peer.map(|peer| peer.uid.to_string())),
+        ("WORMHOLE_PEER_GID", peer.map(|peer| peer.gid.to_string())),
+    ];
+    for (name, id) in ids {
+        match id {
+            Some(id) => command.env(name, id),
+            // What this program was started with is about somebody else.
+            None => command.env_remove(name),
+        };
     }
     let _handover = hand_over(&mut command, fds)?;
     command.spawn()
