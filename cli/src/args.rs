@@ -118,7 +118,7 @@ pub(crate) struct Use {
     ///
     /// The message is its standard input, one line. The descriptors of the message are 3 and up, and LISTEN_FDS says how
     /// many (LISTEN_PID is the shell's process: start a program that looks at it with `exec`). WORMHOLE_PEER_PID, _UID and
-    /// _GID say who has connected. If it fails, its status ends this command.
+    /// _GID say who has connected; what is not known is not set. If it fails, its status ends this command.
     #[arg(short, long, value_name = "COMMAND", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) exec: Option<String>,
     /// Report what is wrong with a message, and go on with the next; the status is that of the last thing that was

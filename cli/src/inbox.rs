@@ -1,9 +1,9 @@
 //! What `listen` and `call` share: messages come in from one channel or from many clients, and go out as lines or to a
 //! command.
 
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Command, ExitStatus};
+use std::io::{self, ErrorKind};
+use std::os::fd::AsFd;
+use std::process::Child;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use serde::de::IgnoredAny;
 use wormhole::{Error, Key, Peer, Raw, Receiver, ReceiverSet};
 
-use crate::descriptors::{as_stdin, hand_over};
+use crate::exec::{SIGPIPE, start, status_of};
 use crate::failure::{Failure, Outcome, Status};
 use crate::interrupt::{self, Door, Hand};
 use crate::output::{self, Written, write_line};
@@ -304,7 +304,10 @@ impl Inbox {
         }
         if let Some(script) = &self.plan.exec {
             let (IgnoredAny, fds) = message.decode_with_fds()?;
-            let child = start(script, &self.line, fds, client.peer)?;
+            let child = match start(script, &self.line, fds, client.peer) {
+                Ok(child) => child,
+                Err(error) => return not_started(error),
+            };
             self.hand = None; // it is in the command's
             return wait_for(child);
         }
@@ -424,23 +427,15 @@ pub(crate) fn count_of(count: usize, what: &str) -> String {
     }
 }
 
-/// Gives a message to a command of the shell.
-fn start(script: &str, line: &[u8], fds: Vec<OwnedFd>, peer: Option<Peer>) -> Outcome<Child> {
-    let failed = |error| Failure::system("start /bin/sh", error);
-    let mut command = Command::new("/bin/sh");
-    // Only the shell itself knows its process id in time.
-    let script = format!("LISTEN_PID=$$; export LISTEN_PID\n{script}");
-    let stdin = as_stdin(line).map_err(failed)?;
-    command.arg("-c").arg(script).stdin(stdin);
-    command.env("LISTEN_FDS", fds.len().to_string());
-    if let Some(Peer { pid, uid, gid, .. }) = peer {
-        let pid = pid.map(|pid| pid.to_string()).unwrap_or_default();
-        command.env("WORMHOLE_PEER_PID", pid);
-        command.env("WORMHOLE_PEER_UID", uid.to_string());
-        command.env("WORMHOLE_PEER_GID", gid.to_string());
+/// A shell that is not there, or may not be run, is there for no message. What else is missing can be due to this one: a
+/// start needs about twice as many descriptors as the message has.
+fn not_started(error: io::Error) -> Outcome<Dealt> {
+    let kind = error.kind();
+    let failure = Failure::system("start /bin/sh", error);
+    match kind {
+        ErrorKind::NotFound | ErrorKind::PermissionDenied => Err(failure),
+        _ => Ok(Dealt::Bad(failure)),
     }
-    let _handover = hand_over(&mut command, fds).map_err(failed)?;
-    command.spawn().map_err(failed)
 }
 
 fn wait_for(mut child: Child) -> Outcome<Dealt> {
@@ -454,15 +449,4 @@ fn wait_for(mut child: Child) -> Outcome<Dealt> {
             Dealt::Bad(Failure::with_status(code, sentence))
         }
     })
-}
-
-/// The status of a command that wrote to a pipe which nobody reads.
-const SIGPIPE: u8 = 128 + 13;
-
-/// As shells count: 128 and the number of a signal.
-fn status_of(status: ExitStatus) -> u8 {
-    let code = status
-        .code()
-        .or_else(|| status.signal().map(|signal| 128 + signal));
-    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
 }

@@ -1,11 +1,13 @@
 //! The channels of wormhole for shells and scripts: JSON, one message a line.
 //!
 //! `args` is the command line. `inbox` and `outbox` are the two directions, over the library; `tap` alone handles packets
-//! (`packet`). `interrupt` sees to signals, `descriptors` to descriptors by number, `failure` to exit statuses.
+//! (`packet`). `exec` is the command of a message. `interrupt` sees to signals, `descriptors` to descriptors by number,
+//! `failure` to exit statuses.
 
 mod address;
 mod args;
 mod descriptors;
+mod exec;
 mod failure;
 mod inbox;
 mod interrupt;

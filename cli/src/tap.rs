@@ -9,6 +9,7 @@ use std::{io, iter};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use rustix::net::{Shutdown, shutdown};
 use wormhole::{Error, Options, Peer, Raw, Receiver};
 
 use crate::address::Address;
@@ -223,8 +224,16 @@ impl View {
 
     /// The server has gone. Says what will not arrive.
     fn closed(&self, lost: usize, client: &OwnedFd, buffer: &mut [u8]) -> Outcome<()> {
+        // Or those that send fast enough would go on being told that it was sent, and this would not end.
+        // KERNEL: a send is EPIPE from here on; what was sent before can still be received
+        // (`a_client_that_goes_on_sending_is_refused_once_the_receiver_has_gone`).
+        shutdown(client, Shutdown::Read)
+            .map_err(|errno| Failure::system("refuse what a client sends", errno))?;
         let mut lost = lost;
-        while let Ok(Came::Packet(..) | Came::Lost(_)) = packet::receive(client.as_fd(), buffer) {
+        // Nothing: a packet without a byte, and behind it another. A last one looks like the end.
+        while let Ok(Came::Packet(..) | Came::Lost(_) | Came::Nothing) =
+            packet::receive(client.as_fd(), buffer)
+        {
             lost += 1;
         }
         if lost == 0 {

@@ -1,11 +1,14 @@
 //! Peers that send garbage, or too much.
 
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::thread;
 
 use crate::support::{
     Place, ctl, eventually, packet, raw, raw_client, run, send_packet, sender, start,
 };
+
+/// The most descriptors of a packet.
+const MAX_FDS: usize = 253;
 
 #[test]
 fn garbage_is_named_and_the_next_message_arrives() {
@@ -137,6 +140,50 @@ fn more_clients_than_descriptors_wait() {
     running.signal(nix::sys::signal::Signal::SIGTERM);
     let ended = running.end();
     assert!(ended.err.contains("a client has to wait"), "{ended:?}");
+}
+
+#[test]
+fn a_message_whose_command_lacks_descriptors_does_not_end_it() {
+    let place = Place::new();
+    let null = std::fs::File::open("/dev/null").unwrap();
+    // Room for the descriptors of a message, and not for as many more, which a start needs.
+    let script = "ulimit -n 400; exec \"$0\" listen \"$@\" --once --exec cat";
+    let listen = |more: &[&str]| {
+        let mut command = std::process::Command::new("bash");
+        command.args(["-c", script, crate::support::PROGRAM, &place.at("a")]);
+        command.args(more);
+        start(command)
+    };
+    let send_too_many =
+        |client: &OwnedFd| send_packet(client, &packet(b"0"), &[null.as_raw_fd(); MAX_FDS]);
+    let words = "cannot start /bin/sh: Too many open files";
+
+    let running = listen(&["--keep-going"]);
+    let client = raw_client(place.join("a"));
+    for text in ["1", "2", "3"] {
+        // If those of the one before had stayed open, these would not all come.
+        send_too_many(&client);
+        send_packet(&client, &packet(text.as_bytes()), &[]);
+        assert_eq!(running.line(), format!("{text}\n"));
+    }
+    drop(client);
+    let ended = running.end();
+    assert_eq!(
+        (ended.code(), ended.err.lines().count()),
+        (1, 3),
+        "{ended:?}"
+    );
+    for (line, number) in ended.err.lines().zip([1, 3, 5]) {
+        let begin = format!("wormholectl: message {number}, of client 1 ");
+        assert!(
+            line.starts_with(&begin) && line.contains(words),
+            "{ended:?}"
+        );
+    }
+
+    let running = listen(&[]);
+    send_too_many(&raw_client(place.join("a")));
+    running.end().failed(1, words);
 }
 
 #[test]

@@ -247,6 +247,39 @@ fn a_command_gets_the_text_and_the_descriptors_in_order() {
 }
 
 #[test]
+fn a_command_is_not_told_of_somebody_elses_client() {
+    let ids = ["PID", "UID", "GID"].map(|id| format!("WORMHOLE_PEER_{id}"));
+    let script = "env | grep ^WORMHOLE_PEER_ || echo none";
+    let (tx, rx) = channel::<u32>().unwrap();
+    let mut command = ctl(["listen", "fd:3", "--exec", script]);
+    command.envs(ids.iter().map(|id| (id, "0")));
+    give(&mut command, rx.try_into().unwrap(), 3);
+    tx.send(1).unwrap();
+    drop(tx);
+    assert_eq!(run(command, b"").done(), "none\n");
+
+    let place = Place::new();
+    let mut command = ctl(["listen", &place.at("a"), "--once", "--exec", script]);
+    command.envs(ids.iter().map(|id| (id, "none")));
+    let running = start(command);
+    connect(&place).send(raw("1")).unwrap();
+    let told = running.end().done();
+    assert_eq!((told.lines().count(), told.contains("none")), (3, false));
+
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    // In a pid namespace of its own, where nobody else has a number.
+    let script = "exec unshare --pid --fork \
+        wormholectl listen ./a --once --exec 'echo ${WORMHOLE_PEER_PID-none} $WORMHOLE_PEER_UID'";
+    let mut command = bash(script, place.path());
+    command.envs(ids.iter().map(|id| (id, "5")));
+    let running = start(command);
+    connect(&place).send(raw("1")).unwrap();
+    assert_eq!(running.end().done(), "none 0\n");
+}
+
+#[test]
 fn a_command_that_fails_ends_it_with_its_status() {
     let place = Place::new();
     let script = "read n; exit $n";

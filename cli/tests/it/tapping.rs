@@ -1,17 +1,22 @@
 //! `wormholectl tap`.
 
-use std::io::IoSliceMut;
+use std::io::{IoSliceMut, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::Signal;
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt};
+use nix::sys::socket::{
+    ControlMessageOwned, MsgFlags, Shutdown, recvmsg, setsockopt, shutdown, sockopt,
+};
 use nix::sys::stat::fstat;
 use wormhole::{Blob, Listener, Raw, Receiver, Sender, channel};
 
 use crate::support::{
-    DEADLINE, Place, Running, bash, ctl, eventually, packet, raw, raw_client, send_packet, sender,
-    start,
+    DEADLINE, Place, Running, bash, ctl, eventually, give, packet, raw, raw_client, send_packet,
+    sender, start,
 };
 
 fn tap(place: &Place, more: &[&str]) -> (Listener<Raw>, Running) {
@@ -244,6 +249,76 @@ fn what_does_not_arrive_is_counted() {
         "{sent} {shown}: {ended:?}"
     );
     assert!(ended.err.contains("the receiver has gone"), "{ended:?}");
+}
+
+#[test]
+fn a_packet_without_a_byte_hides_none_behind_it() {
+    let place = Place::new();
+    let (listener, running) = tap(&place, &["--once"]);
+    let client = raw_client(place.join("new"));
+    let rx = OwnedFd::try_from(accept(&listener)).unwrap();
+    shown(&running);
+    running.signal(Signal::SIGSTOP);
+    let stat = format!("/proc/{}/stat", running.pid());
+    eventually("it has stopped", || {
+        std::fs::read_to_string(&stat).unwrap().contains(") T ")
+    });
+    for bytes in [Vec::new(), packet(b"1")] {
+        send_packet(&client, &bytes, &[]);
+    }
+    // Closing them takes effect later, if some other test forks meanwhile.
+    for end in [client, rx] {
+        shutdown(end.as_raw_fd(), Shutdown::Both).unwrap();
+    }
+    running.signal(Signal::SIGCONT);
+    let last = shown(&running);
+    assert_eq!(last, "#1 -- closed by the receiver: 2 packets lost");
+    assert!(running.end().err.contains("the receiver has gone"));
+}
+
+#[test]
+fn a_client_that_goes_on_sending_is_refused_once_the_receiver_has_gone() {
+    const THREADS: usize = 4;
+    let place = Place::new();
+    let listener = Listener::<Raw>::bind(place.join("real")).unwrap();
+    // Full, so that it is held up when it says that something is lost, with the client's channel still open.
+    let (mut complaints, mut write) = std::io::pipe().unwrap();
+    let size = fcntl(&write, FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
+    let mut filling = vec![b'-'; usize::try_from(size).unwrap()];
+    write.write_all(&filling).unwrap();
+    let script = "exec wormholectl tap ./real ./new --once 2>&9";
+    let mut command = bash(script, place.path());
+    give(&mut command, write.into(), 9);
+    let running = start(command);
+    let tx = sender(place.join("new"));
+    let rx = accept(&listener);
+    shown(&running);
+
+    let (report, counts) = mpsc::channel();
+    for _ in 0..THREADS {
+        let (tx, report) = (tx.clone(), report.clone());
+        thread::spawn(move || {
+            let mut sent = 0_usize;
+            while tx.send(raw("1")).is_ok() {
+                sent += 1;
+            }
+            report.send(sent)
+        });
+    }
+    assert_eq!(shown(&running), "#1 -> 9 B 1");
+    drop(rx);
+    let refused = || counts.recv_timeout(DEADLINE).expect("a refusal in time");
+    let sent: usize = (0..THREADS).map(|_| refused()).sum();
+
+    complaints.read_exact(&mut filling).unwrap();
+    let ended = running.end();
+    let passed = 1 + ended.out.matches(" -> ").count();
+    let (_, last) = ended.out.rsplit_once("closed by the receiver").unwrap();
+    let lost = last.strip_prefix(": ").map_or(0, |last| {
+        let (lost, _) = last.split_once(" packet").unwrap();
+        lost.parse::<usize>().unwrap()
+    });
+    assert_eq!(passed + lost, sent, "{last}");
 }
 
 #[test]
