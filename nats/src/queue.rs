@@ -13,7 +13,7 @@ use crate::inboxes::Inboxes;
 use crate::link::{CONSUMER, CONSUMER_NOT_FOUND, Fault, Link, NAME_IN_USE, STREAM_NOT_FOUND};
 use crate::options::{ACK_WAIT, DUPLICATE_WINDOW, MAX_BYTES, MAX_DELIVERIES, Options, Storage};
 use crate::receiver::Receiver;
-use crate::rules::check_name;
+use crate::rules::{MAX_REQUESTS, check_name};
 use crate::sender::Sender;
 
 /// A queue of jobs of type `T`, kept by NATS servers.
@@ -236,7 +236,7 @@ fn wanted_consumer(options: &Options, defaults: bool) -> Value {
         put(&mut settings, "max_deliver", Some(json!(-1)));
         // Each worker has one job in hand, and asks for one: there may be many workers.
         put(&mut settings, "max_ack_pending", Some(json!(-1)));
-        put(&mut settings, "max_waiting", Some(json!(16_384)));
+        put(&mut settings, "max_waiting", Some(json!(MAX_REQUESTS)));
     }
     settings
 }

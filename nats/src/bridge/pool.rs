@@ -20,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::excerpt::excerpt;
 use crate::job::Job;
 use crate::receiver::Receiver;
+use crate::rules::check_in_flight;
 use crate::sender::Sender;
 
 /// The pauses before a job is offered again to a pool that has no free worker, at first and at most: one may have started.
@@ -59,7 +60,8 @@ pub struct Failed {
 ///
 /// # Errors
 ///
-/// [`Error::Local`]: the pool cannot be registered with the event loop.
+/// - [`Error::Local`]: the pool cannot be registered with the event loop.
+/// - [`Error::Invalid`]: the options say that there are more than 16,384 jobs in flight.
 ///
 /// # Panics
 ///
@@ -170,6 +172,7 @@ where
     R: Serialize + DeserializeOwned + Send + Sync + 'static,
     M: Serialize + Send + Sync + 'static,
 {
+    check_in_flight(options.in_flight)?;
     let in_flight = match options.in_flight {
         0 => workers.workers().len().max(1),
         in_flight => in_flight,

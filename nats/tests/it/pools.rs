@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use wormhole::{Pool, PoolOptions};
-use wormhole_nats::{BridgeOptions, Error, Options, Outcome, pool, pool_outcomes};
+use wormhole::{Pool, PoolOptions, channel};
+use wormhole_nats::{
+    BridgeOptions, Error, Options, Outcome, inbound, outbound, pool, pool_outcomes,
+};
 
 use crate::support::{
-    LONG, SOON, Server, connect, consumer, next_message, on_every_server, on_every_server_with,
-    open, until,
+    LONG, SOON, Server, api, connect, consumer, next_message, on_every_server,
+    on_every_server_with, open, until,
 };
 
 /// Doubles. 13 kills its worker, 14 panics, 15 takes too long, 16 is too large.
@@ -73,6 +75,32 @@ fn results_are_stored_before_jobs_are_done() {
         until(|| async { bridge.report().done == 50 }).await;
         bridge.stop().await.unwrap();
         assert!(matches!(rx.try_recv().await, Err(Error::Empty { .. })));
+    });
+}
+
+#[test]
+fn more_jobs_in_flight_than_the_server_keeps_requests_are_refused() {
+    on_every_server(|server| async move {
+        let Queues { jobs, results } = Queues::open(&server, 3).await;
+        let client = connect(&server).await;
+        let info = api(&client, "CONSUMER.INFO.jobs.workers", "").await;
+        assert_eq!(info["config"]["max_waiting"], 16_384);
+        for in_flight in [16_385, usize::MAX] {
+            let options = || BridgeOptions::new(in_flight);
+            let (tx, rx) = channel().unwrap();
+            for refused in [
+                inbound(jobs.receiver(), tx, options()),
+                outbound(rx, jobs.sender(), options()),
+                pool(jobs.receiver(), workers(1), results.sender(), options()),
+            ] {
+                let error = refused.unwrap_err();
+                let Error::Invalid { what, value, .. } = &error else {
+                    panic!("{error}");
+                };
+                assert_eq!(*what, "number of jobs in flight");
+                assert_eq!(*value, in_flight.to_string());
+            }
+        }
     });
 }
 
