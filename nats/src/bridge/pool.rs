@@ -309,13 +309,20 @@ where
 
     /// Waits for what happens next. If the future is dropped, nothing is lost.
     async fn next(&mut self) -> Event<J, R> {
-        tokio::select! {
-            biased;
-            finished = self.workers.recv(), if !self.working.is_empty() => Event::Finished(finished),
-            Some(stored) = self.storing.join_next() => Event::Stored(joined(stored)),
-            Some(came) = self.asking.join_next() => Event::Came(joined(came)),
-            () = sleep(self.pause), if !self.offered.is_empty() => Event::Offer,
-            else => pending().await,
+        loop {
+            let event = tokio::select! {
+                biased;
+                finished = self.workers.recv(), if !self.working.is_empty() => {
+                    Some(Event::Finished(finished))
+                }
+                Some(stored) = self.storing.join_next() => joined(stored).map(Event::Stored),
+                Some(came) = self.asking.join_next() => joined(came).map(Event::Came),
+                () = sleep(self.pause), if !self.offered.is_empty() => Some(Event::Offer),
+                else => pending().await,
+            };
+            if let Some(event) = event {
+                return event;
+            }
         }
     }
 
@@ -368,8 +375,8 @@ where
 
     fn finished(&mut self, finished: wormhole::Result<(JobId, Result<R, JobError>)>) -> Result<()> {
         let finished = finished.map_err(|error| {
-            // No worker is left, and the jobs that they had are given back.
-            self.give_back();
+            // No worker is left, and the jobs that they had are given back. Results go on their way.
+            self.give_back_unfinished();
             Error::local(self.jobs.place(), "run the pool", error)
         });
         let (id, result) = finished?;
@@ -383,16 +390,22 @@ where
         self.offer()
     }
 
-    /// Gives back what is not stored.
-    fn give_back(&mut self) {
+    /// Gives back what the pool has not finished.
+    fn give_back_unfinished(&mut self) {
         let ids: Vec<JobId> = self.working.drain().map(|(id, _)| id).collect();
         for id in &ids {
             let _ = self.workers.get_mut().cancel(*id);
         }
-        let count = ids.len() + self.offered.len() + self.storing.len();
+        let count = ids.len() + self.offered.len();
         self.offered.clear();
-        self.storing.abort_all();
         (0..count).for_each(|_| self.store.tally.given_back());
+    }
+
+    /// Gives back what is not stored.
+    fn give_back(&mut self) {
+        self.give_back_unfinished();
+        (0..self.storing.len()).for_each(|_| self.store.tally.given_back());
+        self.storing.abort_all();
     }
 }
 
@@ -447,10 +460,11 @@ impl<M: Serialize> Store<M> {
     }
 }
 
-/// What a task has returned, or its panic.
-fn joined<T>(ended: Result<T, tokio::task::JoinError>) -> T {
-    match ended {
-        Ok(ended) => ended,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
+/// What a task has returned, or its panic. `None` if it was cancelled, as when the runtime is shut down.
+fn joined<T>(ended: Result<T, tokio::task::JoinError>) -> Option<T> {
+    match ended.map_err(tokio::task::JoinError::try_into_panic) {
+        Ok(ended) => Some(ended),
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        Err(Err(_)) => None,
     }
 }

@@ -1,16 +1,20 @@
 //! Jobs from a queue through a pool, results to another queue.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use wormhole::{Pool, PoolOptions, channel};
 use wormhole_nats::{
     BridgeOptions, Error, Options, Outcome, inbound, outbound, pool, pool_outcomes,
 };
 
 use crate::support::{
-    LONG, SOON, Server, api, connect, consumer, next_message, on_every_server,
-    on_every_server_with, open, until,
+    LONG, SOON, Server, api, connect, consumer, heard, in_own_process, next_message,
+    on_every_server, on_every_server_with, open, until,
 };
 
 /// Doubles. 13 kills its worker, 14 panics, 15 takes too long, 16 is too large.
@@ -267,6 +271,88 @@ fn a_pool_that_starts_no_more_workers_ends_its_bridge_and_gives_back() {
         assert_eq!(*job, 5);
         job.done().await.unwrap();
     });
+}
+
+/// While it is there, this process can open no more descriptors.
+struct NoDescriptors {
+    soft: u64,
+    hard: u64,
+}
+
+impl NoDescriptors {
+    /// So many low numbers are in use by then, as `poll` takes no more descriptors than the limit says.
+    const LEFT: u64 = 16;
+
+    fn new() -> Self {
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, Self::LEFT, hard).unwrap();
+        NoDescriptors { soft, hard }
+    }
+}
+
+impl Drop for NoDescriptors {
+    fn drop(&mut self) {
+        setrlimit(Resource::RLIMIT_NOFILE, self.soft, self.hard).unwrap();
+    }
+}
+
+#[test]
+fn results_on_their_way_are_stored_although_the_pool_has_come_to_its_end() {
+    in_own_process(
+        "pools::results_on_their_way_are_stored_although_the_pool_has_come_to_its_end",
+        || {
+            let low: Vec<_> = (0..NoDescriptors::LEFT)
+                .map(|_| File::open("/dev/null").unwrap())
+                .collect();
+            on_every_server(a_pool_without_descriptors);
+            drop(low);
+        },
+    );
+}
+
+async fn a_pool_without_descriptors(server: Server) {
+    let jobs = open::<u32>(&server, "jobs", Options::new().ack_wait(LONG)).await;
+    let options = Options::new().max_messages(1);
+    let results = open::<(u32, String)>(&server, "results", options).await;
+    let client = connect(&server).await;
+    // The queue of results is full.
+    results.sender().send((1, String::new())).await.unwrap();
+    let workers = PoolOptions::new(1).fresh().ahead(1).run(double).unwrap();
+    let worker = Pid::from_raw(workers.workers()[0].cast_signed());
+    let options = BridgeOptions::new(2);
+    let mut bridge = pool(jobs.receiver(), workers, results.sender(), options).unwrap();
+    // A result that waits, a job with the worker, and one that waits for the worker.
+    for (number, in_hand) in [(100, 1), (15, 2), (101, 3)] {
+        jobs.sender().send(number).await.unwrap();
+        until(|| async { consumer(&client, "jobs", "num_ack_pending").await == in_hand }).await;
+    }
+    heard(&client).await;
+    let no_descriptors = NoDescriptors::new();
+    kill(worker, Signal::SIGKILL).unwrap();
+    until(|| async { bridge.report().given_back >= 2 }).await;
+    results
+        .receiver()
+        .recv()
+        .await
+        .unwrap()
+        .done()
+        .await
+        .unwrap();
+    let error = bridge.wait().await.unwrap_err();
+    drop(no_descriptors);
+    assert!(matches!(error, Error::Local { .. }), "{error:#}");
+    assert_eq!(bridge.report().done, 1);
+    let result = results.receiver().recv_timeout(SOON).await.unwrap();
+    assert_eq!(result.0, 200);
+    let mut given_back = Vec::new();
+    for _ in 0..2 {
+        let job = jobs.receiver().recv_timeout(SOON).await.unwrap();
+        given_back.push(*job);
+        job.done().await.unwrap();
+    }
+    given_back.sort_unstable();
+    assert_eq!(given_back, [15, 101]);
+    assert!(jobs.is_empty().await.unwrap());
 }
 
 #[test]
