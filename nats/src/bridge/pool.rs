@@ -49,14 +49,18 @@ pub struct Failed {
 ///
 /// A job is done when its result is stored, and not before. The result has an id that is always the same for that job, so
 /// a job that is done twice within the [duplicate window](crate::Options::duplicate_window) of the results has one. As
-/// many jobs are in flight as the pool has workers, unless the options say more, and as many results again.
+/// many jobs are in flight as the pool has workers when the bridge starts, unless the options say more, and as many results
+/// again.
 ///
 /// A job that fails (it panics, its worker dies, it takes too long, its result cannot be sent) is given back, to be tried
 /// again by any machine, after [`BridgeOptions::retry_after`]; when it has been delivered
 /// [as often as it may](crate::Options::max_deliveries) it is refused for good.
 /// [`pool_outcomes`] keeps what has failed.
 ///
-/// The bridge ends with [`Error::Local`] when the pool starts no more workers.
+/// The bridge ends with [`Error::Local`] when the pool starts no more workers. So let the workers be
+/// [fresh](wormhole::PoolOptions::fresh) ones, or [other programs](wormhole::PoolOptions::command): a pool forks no worker
+/// in a process with threads, as that of a runtime usually is, so forked ones that have died are not replaced, and jobs that
+/// kill them end the bridge.
 ///
 /// # Errors
 ///
@@ -70,6 +74,7 @@ pub struct Failed {
 /// # Examples
 ///
 /// ```no_run
+/// use wormhole::PoolOptions;
 /// use wormhole_nats::{BridgeOptions, Options, Queue, async_nats, pool};
 ///
 /// fn count(path: String) -> (String, usize) {
@@ -78,7 +83,8 @@ pub struct Failed {
 /// }
 ///
 /// fn main() -> Result<(), Box<dyn std::error::Error>> {
-///     let workers = wormhole::Pool::new(0, count)?; // forked before there are threads
+///     wormhole::process::init(); // the workers are fresh copies of this program
+///     let workers = PoolOptions::new(0).fresh().run(count)?;
 ///     tokio::runtime::Runtime::new()?.block_on(async {
 ///         let client = async_nats::connect("nats://127.0.0.1:4222").await?;
 ///         let files = Queue::<String>::open(client.clone(), "files", Options::new()).await?;
