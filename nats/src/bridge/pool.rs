@@ -121,7 +121,12 @@ where
 
 /// As [`pool`], and sends an [`Outcome`] for each job: its id, and its result or why there is none.
 ///
-/// A job that fails is tried as often as [`pool`] would; the last time its failure is stored, and then it is done.
+/// A job that fails is tried as often as [`pool`] would; the last time its failure is stored, and then it is done. So is a
+/// result that cannot be sent, as it is too large, say.
+///
+/// A job has no outcome where the last of its deliveries was lost together with this process or its machine: whoever receives
+/// it then refuses it, [`Error::Exhausted`]. Nor has a message that is no job, [`Error::Decode`], or one whose failure is too
+/// large as well.
 ///
 /// # Errors
 ///
@@ -192,9 +197,9 @@ where
         jobs,
         workers,
         in_flight,
-        judge,
         store: Arc::new(Store {
             results,
+            judge,
             tally: Arc::clone(&tally),
         }),
         asking: JoinSet::new(),
@@ -217,8 +222,7 @@ struct Driver<J, R, M> {
     jobs: Receiver<J>,
     workers: wormhole::tokio::Pool<J, R>,
     in_flight: usize,
-    judge: Judge<R, M>,
-    store: Arc<Store<M>>,
+    store: Arc<Store<R, M>>,
     /// For each job that may come one task that asks for it.
     asking: JoinSet<Result<Job<J>>>,
     /// Jobs that no worker has taken yet.
@@ -364,10 +368,9 @@ where
                 Err(
                     error @ (wormhole::Error::TooLarge { .. } | wormhole::Error::Encode { .. }),
                 ) => {
-                    let error = Error::local(self.jobs.place(), "hand a job to a worker", error);
-                    self.store.tally.refused(&error);
+                    // No other worker could have it either.
                     let (_, delivery) = job.into_parts();
-                    delivery.refuse_later(format!("{error:#}"));
+                    self.settle(delivery, Err(undelivered(&error)), true);
                 }
                 Err(error) => {
                     self.store.tally.given_back();
@@ -388,12 +391,16 @@ where
         let (id, result) = finished?;
         if let Some(delivery) = self.working.remove(&id) {
             let is_last = delivery.deliveries() >= self.jobs.max_deliveries();
-            let ending = (self.judge)(delivery.id(), result, is_last);
-            let store = Arc::clone(&self.store);
-            self.storing
-                .spawn(async move { store.settle(delivery, ending, is_last).await });
+            self.settle(delivery, result, is_last);
         }
         self.offer()
+    }
+
+    /// Has a task do with a job what it has come to.
+    fn settle(&mut self, delivery: Delivery, result: Result<R, JobError>, is_last: bool) {
+        let store = Arc::clone(&self.store);
+        self.storing
+            .spawn(async move { store.settle(delivery, result, is_last).await });
     }
 
     /// Gives back what the pool has not finished.
@@ -416,38 +423,36 @@ where
 }
 
 /// Where results go.
-struct Store<M> {
+struct Store<R, M> {
     results: Sender<M>,
+    judge: Judge<R, M>,
     tally: Arc<Tally>,
 }
 
-impl<M: Serialize> Store<M> {
+impl<R, M: Serialize> Store<R, M> {
     /// Does with a job what it has come to.
-    async fn settle(&self, delivery: Delivery, ending: Ending<M>, is_last: bool) -> Result<()> {
-        let reason = match ending {
-            Ending::Store(message) => {
-                let stored = store(&self.results, &delivery.result_id(), &message).await;
-                match stored {
-                    Ok(()) => {
-                        delivery.done().await?;
-                        self.tally.done();
-                        return Ok(());
-                    }
-                    Err(error) if is_of_value(&error) => {
-                        self.tally.options.tell(&error);
-                        is_last.then(|| error.to_string())
-                    }
-                    Err(error) => {
-                        self.tally.given_back();
-                        return Err(error);
-                    }
-                }
-            }
-            Ending::Retry => None,
-            Ending::Refuse(reason) => Some(reason),
-        };
-        match reason {
-            Some(reason) => {
+    async fn settle(
+        &self,
+        delivery: Delivery,
+        result: Result<R, JobError>,
+        is_last: bool,
+    ) -> Result<()> {
+        let mut ending = (self.judge)(delivery.id(), result, is_last);
+        if let Ending::Store(message) = &ending {
+            let Err(error) = self.store(&delivery, message).await? else {
+                return self.done(delivery).await;
+            };
+            // A result that cannot be stored is a failure, which perhaps can.
+            ending = (self.judge)(delivery.id(), Err(undelivered(&error)), is_last);
+        }
+        if let Ending::Store(message) = &ending {
+            let Err(error) = self.store(&delivery, message).await? else {
+                return self.done(delivery).await;
+            };
+            ending = Ending::Refuse(error.to_string());
+        }
+        match ending {
+            Ending::Refuse(reason) => {
                 let error = Error::Exhausted {
                     place: delivery.place(),
                     sequence: delivery.sequence(),
@@ -458,11 +463,39 @@ impl<M: Serialize> Store<M> {
                 self.tally.refused(&error);
                 delivery.refuse(&reason).await
             }
-            None => {
+            Ending::Retry | Ending::Store(_) => {
                 self.tally.given_back();
                 delivery.retry(self.tally.options.retry_after).await
             }
         }
+    }
+
+    /// Stores what has come of a job. `Ok(Err)`: that is at fault, and not the queue.
+    async fn store(&self, delivery: &Delivery, message: &M) -> Result<Result<()>> {
+        match store(&self.results, &delivery.result_id(), message).await {
+            Err(error) if is_of_value(&error) => {
+                self.tally.options.tell(&error);
+                Ok(Err(error))
+            }
+            Err(error) => {
+                self.tally.given_back();
+                Err(error)
+            }
+            Ok(()) => Ok(Ok(())),
+        }
+    }
+
+    async fn done(&self, delivery: Delivery) -> Result<()> {
+        delivery.done().await?;
+        self.tally.done();
+        Ok(())
+    }
+}
+
+/// For a job or a result that cannot be sent.
+fn undelivered(error: &dyn std::error::Error) -> JobError {
+    JobError::Undelivered {
+        reason: format!("{error:#}"),
     }
 }
 

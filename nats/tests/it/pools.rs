@@ -7,6 +7,8 @@ use std::time::Duration;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde::ser::Error as _;
+use serde::{Deserialize, Serialize, Serializer};
 use wormhole::{Pool, PoolOptions, channel};
 use wormhole_nats::{
     BridgeOptions, Error, Options, Outcome, inbound, outbound, pool, pool_outcomes,
@@ -14,7 +16,7 @@ use wormhole_nats::{
 
 use crate::support::{
     LONG, SOON, Server, api, connect, consumer, heard, in_own_process, next_message,
-    on_every_server, on_every_server_with, open, until,
+    on_every_server, on_every_server_with, open, publish, until,
 };
 
 /// Doubles. 13 kills its worker, 14 panics, 15 takes too long, 16 is too large.
@@ -219,6 +221,59 @@ fn outcomes_say_of_each_job_what_became_of_it() {
         until(|| async { jobs.is_empty().await.unwrap() }).await;
         until(|| async { bridge.report().done == 3 }).await;
         bridge.stop().await.unwrap();
+    });
+}
+
+/// A number that can be read, and written unless it is 18.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Fussy(u32);
+
+impl Serialize for Fussy {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            18 => Err(S::Error::custom("eighteen")),
+            number => number.serialize(serializer),
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_sent_has_an_outcome_that_says_so() {
+    fn double_fussy(number: Fussy) -> (u32, String) {
+        double(number.0)
+    }
+
+    on_every_server_with("max_payload: 4096", |server| async move {
+        let options = Options::new().ack_wait(LONG).max_deliveries(2);
+        let jobs = open::<Fussy>(&server, "jobs", options).await;
+        let outcomes = open::<Outcome<(u32, String)>>(&server, "outcomes", Options::new()).await;
+        let client = connect(&server).await;
+        // The result of one is too large, and the other cannot be handed to a worker.
+        for (number, deliveries) in [("16", 2), ("18", 1)] {
+            publish(&client, "jobs", Default::default(), number.as_bytes()).await;
+            let workers = PoolOptions::new(1).fresh().run(double_fussy).unwrap();
+            let options = BridgeOptions::new(0);
+            let bridge = pool_outcomes(jobs.receiver(), workers, outcomes.sender(), options);
+            let bridge = bridge.unwrap();
+            let outcome = outcomes.receiver().recv().await.unwrap();
+            assert_eq!(
+                outcome.job,
+                format!("jobs/{}", u32::from(number == "18") + 1)
+            );
+            let reason = &outcome.result.as_ref().unwrap_err().reason;
+            let expected = match number {
+                "16" => "limit of 4096",
+                _ => "eighteen",
+            };
+            assert!(reason.contains(expected), "{reason}");
+            until(|| async { bridge.report().done == 1 }).await;
+            assert_eq!(bridge.report().given_back, deliveries - 1);
+            assert_eq!(bridge.report().refused, 0);
+            bridge.stop().await.unwrap();
+            outcome.done().await.unwrap();
+            assert!(jobs.is_empty().await.unwrap());
+        }
     });
 }
 
