@@ -9,7 +9,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::answer::{Answer, Arrived};
 use crate::error::Result;
-use crate::link::{CONSUMER, Link};
+use crate::link::{CONSUMER, LATE, Link};
 
 /// How long the server keeps a request. Then it says so, and it is made again.
 const EXPIRES: Duration = Duration::from_secs(5);
@@ -19,9 +19,6 @@ const SILENCE: Duration = Duration::from_secs(8);
 
 /// How often a wait looks whether the connection is still that of the request.
 const LOOK: Duration = Duration::from_millis(250);
-
-/// How long the answer of a request that was withdrawn is waited for.
-const LATE: Duration = Duration::from_secs(10);
 
 /// Gives a job back at once.
 pub(crate) const GIVE_BACK: &[u8] = b"-NAK";

@@ -155,8 +155,8 @@ impl Delivery {
     /// Refuses the job, by a task of the runtime.
     pub(crate) fn refuse_later(self, reason: impl fmt::Display) {
         let reason = reason.to_string();
-        let runtime = self.link.runtime.clone();
-        runtime.spawn(async move {
+        let link = Arc::clone(&self.link);
+        link.tell(async move {
             let _ = self.refuse(&reason).await;
         });
     }
@@ -203,7 +203,7 @@ impl Drop for Delivery {
         if !self.is_settled {
             let client = self.link.client.clone();
             let reply = self.reply.clone();
-            self.link.runtime.spawn(give_back(client, reply));
+            self.link.tell(give_back(client, reply));
         }
     }
 }

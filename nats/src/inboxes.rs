@@ -97,6 +97,13 @@ impl Inboxes {
         }
     }
 
+    /// Withdraws the requests of dropped calls, and waits until the server has heard that, and what else it has to hear.
+    pub(crate) async fn told(&self) {
+        let open = self.idle().open.drain(..).map(|(ask, _)| ask).collect();
+        self.link.withdraw(open);
+        self.link.told().await;
+    }
+
     /// Withdraws the requests if one of them was kept long enough, and says whether there are others.
     fn withdraw_old(&self) -> bool {
         let mut idle = self.idle();
@@ -134,8 +141,7 @@ impl Link {
             return;
         }
         let (client, name) = (self.client.clone(), Arc::clone(&self.name));
-        self.runtime
-            .spawn(async move { withdraw(client, &name, asks).await });
+        self.tell(async move { withdraw(client, &name, asks).await });
     }
 }
 

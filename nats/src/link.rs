@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use serde_json::Value;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use crate::error::{Error, Place, Result};
@@ -27,6 +28,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The pause before something that a server which starts or votes could not do is tried again.
 pub(crate) const PAUSE: Duration = Duration::from_millis(100);
 
+/// How long the answer of a request that was withdrawn is waited for.
+pub(crate) const LATE: Duration = Duration::from_secs(10);
+
 /// So often nothing may listen where JetStream should.
 const UNHEARD: u32 = 20;
 
@@ -36,6 +40,24 @@ pub(crate) struct Link {
     pub(crate) name: Arc<str>,
     /// For what goes on after a value is dropped.
     pub(crate) runtime: Handle,
+    /// How many tasks tell the server what it has to hear of dropped values.
+    telling: watch::Sender<usize>,
+}
+
+/// A task that tells the server something.
+struct Telling(watch::Sender<usize>);
+
+impl Telling {
+    fn new(count: &watch::Sender<usize>) -> Self {
+        count.send_modify(|count| *count += 1);
+        Telling(count.clone())
+    }
+}
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
 }
 
 /// Why a request has no answer.
@@ -58,6 +80,7 @@ impl Link {
             client,
             name: name.into(),
             runtime,
+            telling: watch::Sender::new(0),
         };
         match Handle::try_current() {
             Ok(runtime) => Ok(link(runtime)),
@@ -66,6 +89,31 @@ impl Link {
                 value: name.to_owned(),
                 rule: "a queue is opened in a task of tokio",
             }),
+        }
+    }
+
+    /// Has a task of the runtime tell the server what it has to hear of a value that is dropped.
+    pub(crate) fn tell(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let telling = Telling::new(&self.telling);
+        self.runtime.spawn(async move {
+            task.await;
+            drop(telling);
+        });
+    }
+
+    /// Waits until the server has heard all of that: while there is a connection, and for a limited time.
+    pub(crate) async fn told(&self) {
+        let mut telling = self.telling.subscribe();
+        let is_away = async {
+            while self.is_connected() {
+                sleep(TICK).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            _ = telling.wait_for(|count| *count == 0) => {}
+            () = is_away => {}
+            () = sleep(LATE) => {}
         }
     }
 

@@ -65,6 +65,11 @@ impl<T> Receiver<T> {
         self.inner.inboxes.link.place()
     }
 
+    /// Waits until the server has heard what became of dropped jobs and of dropped calls.
+    pub(crate) async fn told(&self) {
+        self.inner.inboxes.told().await;
+    }
+
     pub(crate) fn max_deliveries(&self) -> u64 {
         self.inner.limits.max_deliveries
     }

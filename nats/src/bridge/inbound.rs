@@ -77,7 +77,7 @@ where
         tally: Arc::new(Tally::new(options)),
     });
     let tally = Arc::clone(&carrier.tally);
-    Ok(Bridge::of_tasks(tally, 0..=in_flight, |phases, number| {
+    let task = |phases, number| {
         let carrier = Arc::clone(&carrier);
         async move {
             match number {
@@ -85,7 +85,10 @@ where
                 _ => carrier.carry(phases).await,
             }
         }
-    }))
+    };
+    let receiver = carrier.receiver.clone();
+    let told = async move { receiver.told().await };
+    Ok(Bridge::of_tasks(tally, 0..=in_flight, task, told))
 }
 
 struct Inbound<T> {

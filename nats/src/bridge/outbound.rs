@@ -1,5 +1,6 @@
 //! From local workers to a queue.
 
+use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,10 +53,11 @@ where
         tally: Arc::new(Tally::new(options)),
     });
     let tally = Arc::clone(&carrier.tally);
-    Ok(Bridge::of_tasks(tally, 1..=in_flight, |phases, _| {
+    let task = |phases, _| {
         let carrier = Arc::clone(&carrier);
         async move { carrier.carry(phases).await }
-    }))
+    };
+    Ok(Bridge::of_tasks(tally, 1..=in_flight, task, ready(())))
 }
 
 struct Outbound<T> {

@@ -209,11 +209,16 @@ where
         latest: None,
         storing: JoinSet::new(),
     };
-    let running = tokio::spawn(driver.run(Phases(phases)));
+    let running = async move {
+        let jobs = driver.jobs.clone();
+        let result = driver.run(Phases(phases)).await;
+        jobs.told().await;
+        result
+    };
     Ok(Bridge {
         phase,
         tally,
-        running: Some(running),
+        running: Some(tokio::spawn(running)),
     })
 }
 
@@ -262,7 +267,7 @@ where
                 Phase::Finishes if self.is_idle() => return result,
                 Phase::Finishes => {}
                 Phase::GivesBack => {
-                    self.give_back();
+                    self.give_back().await;
                     return result;
                 }
             }
@@ -415,10 +420,10 @@ where
     }
 
     /// Gives back what is not stored.
-    fn give_back(&mut self) {
+    async fn give_back(&mut self) {
         self.give_back_unfinished();
         (0..self.storing.len()).for_each(|_| self.store.tally.given_back());
-        self.storing.abort_all();
+        self.storing.shutdown().await;
     }
 }
 
