@@ -137,7 +137,8 @@ pub enum Error {
     TooLarge {
         /// Which queue.
         place: Place,
-        /// Length of the text, and of the headers where they count, in bytes.
+        /// Its length in bytes, with everything that counts for that limit: the headers, and for that of the whole stream also
+        /// what the server stores with each job.
         len: u64,
         /// The most that is allowed, in bytes.
         limit: u64,

@@ -57,6 +57,8 @@ pub(crate) struct Limits {
     pub(crate) max_deliveries: u64,
     /// Of the whole stream; `None` without limit.
     pub(crate) max_bytes: Option<u64>,
+    /// How many bytes of that a job takes up besides its subject, its headers and its text.
+    pub(crate) overhead: u64,
 }
 
 impl<T> Queue<T> {
@@ -111,6 +113,7 @@ impl<T> Queue<T> {
             ack_wait: ack_wait.map_or(ACK_WAIT, Duration::from_nanos),
             max_deliveries: options.max_deliveries.unwrap_or(MAX_DELIVERIES),
             max_bytes,
+            overhead: overhead(&stream),
         };
         Ok(Queue {
             inboxes: Arc::new(Inboxes::new(Arc::clone(&link))),
@@ -294,6 +297,14 @@ fn config(info: Result<Value, Fault>) -> Result<Value, Fault> {
     let mut info = info?;
     let config = info.get_mut("config").map(Value::take);
     Ok(config.unwrap_or_default())
+}
+
+/// How many bytes the server counts for a message besides what is in it: `a_job_that_the_stream_has_no_room_for_is_too_large`.
+fn overhead(stream: &Value) -> u64 {
+    match stream.get("storage").and_then(Value::as_str) {
+        Some("memory") => 16,
+        _ => 34,
+    }
 }
 
 /// A text for each setting that is not as it should be.

@@ -155,9 +155,10 @@ impl<T: Serialize> Sender<T> {
         headers.insert(ID, id);
         headers.insert(STREAM, &*self.link.name);
         let subject = Subject::from(&*self.link.name);
+        let len = self.message_len(&text, id);
         let mut attempts = 0;
         loop {
-            self.check_len(&text, id)?;
+            self.check_len(len)?;
             let exchange = self
                 .link
                 .exchange(OPERATION, &subject, Some(&headers), &text);
@@ -207,21 +208,27 @@ impl<T: Serialize> Sender<T> {
                 )))
             }
             Err(wormhole::Error::Encode { reason, .. }) => Err(failed(reason)),
-            Err(wormhole::Error::TooLarge { size, .. }) => Err(self.too_large(size)),
+            Err(wormhole::Error::TooLarge { size, .. }) => {
+                Err(self.too_large(size, self.max_payload()))
+            }
             Err(error) => Err(failed(format!("{error:#}"))),
         }
     }
 
-    fn too_large(&self, len: u64) -> Error {
+    fn too_large(&self, len: u64, limit: u64) -> Error {
         Error::TooLarge {
             place: self.place(),
             len,
-            limit: self.link.client.max_payload() as u64,
+            limit,
         }
     }
 
-    /// Checks the length of a message as the server counts it, which disconnects a client that sends too long a one.
-    fn check_len(&self, text: &Bytes, id: &str) -> Result<()> {
+    fn max_payload(&self) -> u64 {
+        self.link.client.max_payload() as u64
+    }
+
+    /// The length of a message as the server counts it.
+    fn message_len(&self, text: &Bytes, id: &str) -> u64 {
         // "NATS/1.0", a line for each header, and an empty one, each with two characters at its end.
         let lines = [
             "NATS/1.0".len(),
@@ -230,19 +237,23 @@ impl<T: Serialize> Sender<T> {
             0,
         ];
         let headers: usize = lines.iter().map(|line| line + "\r\n".len()).sum();
-        let len = headers + text.len();
-        if len > self.link.client.max_payload() {
-            return Err(self.too_large(len as u64));
+        (headers + text.len()) as u64
+    }
+
+    /// Checks the length of a message. The server disconnects a client that sends too long a one, and would never have room
+    /// for one that takes up more than the whole stream may.
+    fn check_len(&self, len: u64) -> Result<()> {
+        let in_stream = len + self.limits.overhead + self.link.name.len() as u64;
+        let limits = [
+            (len, Some(self.max_payload())),
+            (in_stream, self.limits.max_bytes),
+        ];
+        for (len, limit) in limits {
+            if let Some(limit) = limit.filter(|limit| len > *limit) {
+                return Err(self.too_large(len, limit));
+            }
         }
-        let len = text.len() as u64;
-        match self.limits.max_bytes {
-            Some(limit) if len > limit => Err(Error::TooLarge {
-                place: self.place(),
-                len,
-                limit,
-            }),
-            _ => Ok(()),
-        }
+        Ok(())
     }
 }
 
