@@ -133,7 +133,7 @@ pub enum Error {
         /// Its text, or why a pool failed it the last time. Cut, if it is long.
         text: String,
     },
-    /// The job is longer than the server or the stream takes. Nothing was sent.
+    /// The job is longer than the server or the stream takes. Nothing was stored.
     TooLarge {
         /// Which queue.
         place: Place,

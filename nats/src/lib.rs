@@ -52,7 +52,7 @@
 //! - There is no order among jobs that several workers do, or that were given back.
 //! - A message that is no job of the expected type is refused for good and counted: [`Error::Decode`]. So is a job that
 //!   was delivered too often: [`Error::Exhausted`].
-//! - [`Error::TooLarge`] and [`Error::Encode`] come before anything is sent. Descriptors and channel ends do not leave
+//! - [`Error::TooLarge`] and [`Error::Encode`] come before anything is stored. Descriptors and channel ends do not leave
 //!   their machine: they are [`Error::Encode`].
 //! - A server that is away is waited for: put a timeout around a call, or use the forms with one. [`Error::Disconnected`]
 //!   means that the stream or its consumer was deleted, or that the client is closed.

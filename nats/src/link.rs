@@ -372,6 +372,8 @@ pub(crate) const CONSUMER_NOT_FOUND: u64 = 10_014;
 pub(crate) const NAME_IN_USE: u64 = 10_058;
 /// A message was not stored, for the reason in the text.
 const STORE_FAILED: u64 = 10_077;
+/// A message is longer than its stream takes.
+pub(crate) const MESSAGE_TOO_LONG: u64 = 10_054;
 const NO_RESOURCES: u64 = 10_023;
 const NO_STORAGE: u64 = 10_047;
 const NO_MEMORY: u64 = 10_028;

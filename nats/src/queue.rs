@@ -57,7 +57,9 @@ pub(crate) struct Limits {
     pub(crate) max_deliveries: u64,
     /// Of the whole stream; `None` without limit.
     pub(crate) max_bytes: Option<u64>,
-    /// How many bytes of that a job takes up besides its subject, its headers and its text.
+    /// Of one message, headers included; `None` without limit.
+    pub(crate) max_message: Option<u64>,
+    /// How many bytes of the stream a job takes up besides its subject, its headers and its text.
     pub(crate) overhead: u64,
 }
 
@@ -113,6 +115,7 @@ impl<T> Queue<T> {
             ack_wait: ack_wait.map_or(ACK_WAIT, Duration::from_nanos),
             max_deliveries: options.max_deliveries.unwrap_or(MAX_DELIVERIES),
             max_bytes,
+            max_message: max_message(&stream),
             overhead: overhead(&stream),
         };
         Ok(Queue {
@@ -297,6 +300,11 @@ fn config(info: Result<Value, Fault>) -> Result<Value, Fault> {
     let mut info = info?;
     let config = info.get_mut("config").map(Value::take);
     Ok(config.unwrap_or_default())
+}
+
+/// How long a message may be, by the settings of its stream.
+pub(crate) fn max_message(stream: &Value) -> Option<u64> {
+    stream.get("max_msg_size").and_then(Value::as_u64)
 }
 
 /// How many bytes the server counts for a message besides what is in it: `a_job_that_the_stream_has_no_room_for_is_too_large`.

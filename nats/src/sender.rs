@@ -14,8 +14,8 @@ use wormhole::Raw;
 
 use crate::error::{Error, Place, Result};
 use crate::excerpt::excerpt;
-use crate::link::{Fault, Link, PAUSE};
-use crate::queue::Limits;
+use crate::link::{Fault, Link, MESSAGE_TOO_LONG, PAUSE};
+use crate::queue::{Limits, max_message};
 use crate::rules::check_id;
 
 /// The header by which the server knows a job again.
@@ -72,8 +72,8 @@ impl<T: Serialize> Sender<T> {
     /// # Errors
     ///
     /// - [`Error::Full`]: the stream has as many jobs or bytes as it may. Nothing was stored.
-    /// - [`Error::TooLarge`]: with its headers the job is longer than the server's `max_payload`, or than the whole stream.
-    ///   Nothing was sent.
+    /// - [`Error::TooLarge`]: with its headers the job is longer than the server's `max_payload`, than the stream's
+    ///   `max_msg_size`, or than the whole stream. Nothing was stored.
     /// - [`Error::Encode`]: it cannot be written as JSON, or holds descriptors or channel ends. Nothing was sent.
     /// - [`Error::Disconnected`]: the stream was deleted, or the client closed.
     /// - [`Error::Server`]: the server refused it for another reason.
@@ -170,6 +170,13 @@ impl<T: Serialize> Sender<T> {
                     return stored.map(|stored| (stored, attempts));
                 }
                 Err(fault) if fault.is_passing() => tokio::time::sleep(PAUSE).await,
+                Err(fault) if fault.kind == MESSAGE_TOO_LONG => {
+                    // The limit is another one since the queue was opened.
+                    let verb = format!("STREAM.INFO.{}", self.link.name);
+                    let info = self.link.api(OPERATION, &verb, &Value::Null).await?;
+                    let limit = info.ok().and_then(|info| max_message(info.get("config")?));
+                    return Err(self.too_large(len, limit.unwrap_or_default()));
+                }
                 Err(fault) => return Err(self.link.fault(OPERATION, fault)),
             }
         }
@@ -246,6 +253,7 @@ impl<T: Serialize> Sender<T> {
         let in_stream = len + self.limits.overhead + self.link.name.len() as u64;
         let limits = [
             (len, Some(self.max_payload())),
+            (len, self.limits.max_message),
             (in_stream, self.limits.max_bytes),
         ];
         for (len, limit) in limits {

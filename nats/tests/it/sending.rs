@@ -170,6 +170,51 @@ fn a_job_that_the_stream_has_no_room_for_is_too_large() {
 }
 
 #[test]
+fn a_job_longer_than_its_stream_takes_is_too_large() {
+    on_every_server(|server| async move {
+        let client = connect(&server).await;
+        let limited = |limit: u32| {
+            format!(
+                r#"{{"name":"jobs","subjects":["jobs"],"retention":"workqueue","discard":"new","max_msg_size":{limit}}}"#
+            )
+        };
+        api(&client, "STREAM.CREATE.jobs", &limited(500)).await;
+        let queue = open::<String>(&server, "jobs", Options::new()).await;
+        let tx = queue.sender();
+        let error = tx.send_with_id("a", "x".repeat(500)).await.unwrap_err();
+        let Error::TooLarge { len, limit, .. } = error else {
+            panic!("{error:#}");
+        };
+        assert_eq!(limit, 500);
+        let longest = usize::try_from(500 - (len - 500)).unwrap();
+        let error = tx.send_with_id("b", "x".repeat(longest + 1)).await;
+        let error = error.unwrap_err();
+        assert!(
+            matches!(error, Error::TooLarge { len: 501, .. }),
+            "{error:#}"
+        );
+        let job = "x".repeat(longest);
+        tx.send_with_id("c", job.clone()).await.unwrap();
+
+        // A limit that was set later is one of the server's answer.
+        api(&client, "STREAM.UPDATE.jobs", &limited(499)).await;
+        let error = tx.send_with_id("d", job).await.unwrap_err();
+        assert!(
+            matches!(
+                error,
+                Error::TooLarge {
+                    len: 500,
+                    limit: 499,
+                    ..
+                }
+            ),
+            "{error:#}"
+        );
+        assert_eq!(queue.len().await.unwrap(), 1);
+    });
+}
+
+#[test]
 fn a_full_stream_is_full_until_a_job_is_done() {
     on_every_server(|server| async move {
         for (name, options) in [
