@@ -46,6 +46,8 @@ pub(crate) enum Came {
     Busy,
     /// The server says that there is no consumer.
     Gone,
+    /// The server says that it has no job for such a request, and why.
+    Refused(String),
     /// Nothing was heard for a long time, or the connection is another one: a job may still come, or be lost.
     Lost,
     Closed,
@@ -108,6 +110,7 @@ impl Ask {
                 Answer::Over => Came::Over,
                 Answer::Busy => Came::Busy,
                 Answer::Gone => Came::Gone,
+                Answer::Refused(reason) => Came::Refused(reason),
                 Answer::Heartbeat | Answer::Foreign => continue,
             };
             self.is_open = false;

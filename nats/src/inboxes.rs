@@ -192,6 +192,7 @@ impl<'a> Held<'a> {
                 link.check_alive(OPERATION).await?;
                 sleep(PAUSE).await;
             }
+            Came::Refused(reason) => return Err(Error::server(link.place(), OPERATION, reason)),
             Came::Lost => {
                 if let Some(ask) = self.ask.take() {
                     link.withdraw(vec![ask]);

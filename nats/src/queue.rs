@@ -235,6 +235,10 @@ fn wanted_consumer(options: &Options, defaults: bool) -> Value {
     });
     let ack_wait = options.ack_wait.or(defaults.then_some(ACK_WAIT));
     put(&mut settings, "ack_wait", ack_wait.map(nanoseconds));
+    if !defaults {
+        // It is not there unless the consumer is one that jobs are pushed to.
+        put(&mut settings, "deliver_subject", Some(Value::Null));
+    }
     if defaults {
         put(&mut settings, "deliver_policy", Some(json!("all")));
         put(&mut settings, "replay_policy", Some(json!("instant")));
