@@ -58,8 +58,10 @@ impl Inboxes {
             match held.step(false).await? {
                 Step::Job(arrived) => return Ok(*arrived),
                 Step::None => {
-                    let place = self.link.place();
-                    return Err(Error::Empty { place });
+                    // Nothing may be left because it went to a request that a dropped call has made.
+                    let waiting = self.waiting();
+                    let place = || self.link.place();
+                    return waiting.ok_or_else(|| Error::Empty { place: place() });
                 }
                 Step::Again => {}
             }
