@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_nats::{Client, Message, Subject};
 use bytes::Bytes;
+use futures_util::FutureExt;
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
@@ -21,6 +22,10 @@ use crate::sender::ID;
 const DONE: &[u8] = b"+ACK";
 const PROGRESS: &[u8] = b"+WPI";
 const REFUSE: &[u8] = b"+TERM";
+
+/// With an ack wait below that a job is reported when it is received, too: it may have waited in an inbox for as long as the
+/// request of a dropped call is kept, which is a good part of it.
+const SHORT: Duration = Duration::from_secs(1);
 
 /// The acknowledgement of a job that is not given yet: [`Job::into_parts`](crate::Job::into_parts).
 ///
@@ -51,6 +56,11 @@ impl Delivery {
             check_id(id).is_ok().then(|| id.to_owned())
         });
         let id = id.unwrap_or_else(|| format!("{}/{}", link.name, delivered.sequence));
+        if limits.ack_wait < SHORT {
+            // Not by a task: after the word that the job is given back it would count.
+            let progress = Bytes::from_static(PROGRESS);
+            let _ = link.client.publish(reply.clone(), progress).now_or_never();
+        }
         let reporter = report(link.client.clone(), reply.clone(), limits.ack_wait / 3);
         Delivery {
             link: Arc::clone(link),

@@ -136,6 +136,42 @@ fn a_job_on_its_way_to_a_dropped_receive_is_there_for_try_recv() {
 }
 
 #[test]
+fn a_job_that_has_waited_for_the_next_receive_is_kept_although_the_ack_wait_is_short() {
+    on_every_server(|server| async move {
+        let ack_wait = Duration::from_millis(900);
+        let sends = open::<u32>(&server, "jobs", Options::new().ack_wait(ack_wait)).await;
+        let other = Other::new(Handle::current(), sends.sender());
+        in_one_thread(move || async move {
+            let queue = open::<u32>(&server, "jobs", Options::new()).await;
+            let client = connect(&server).await;
+            let rx = queue.receiver();
+            let mut number = 0;
+            loop {
+                number += 1;
+                let mut receiving = Box::pin(rx.recv());
+                assert!(polled(&mut receiving, 3).await.is_none());
+                until(|| async { consumer(&client, "jobs", "num_waiting").await >= 1 }).await;
+                drop(receiving);
+                let since = Instant::now();
+                other.send(number);
+                // This machine is busy, for so long that a third of the ack wait later is too late.
+                let busy = Duration::from_millis(700);
+                assert!(other.told.recv_timeout(busy).is_err());
+                let job = rx.recv_timeout(SOON).await.unwrap();
+                if since.elapsed() < Duration::from_millis(750) {
+                    assert_eq!((*job, job.deliveries()), (number, 1));
+                    let second = queue.receiver().recv_timeout(ack_wait).await;
+                    assert!(matches!(second, Err(Error::TimedOut { .. })), "{second:?}");
+                    return job.done().await.unwrap();
+                }
+                job.done().await.unwrap();
+            }
+        })
+        .await;
+    });
+}
+
+#[test]
 fn a_job_for_a_dropped_receive_is_with_another_receiver_at_once() {
     on_every_server(|server| async move {
         const ROUNDS: u32 = 60;
