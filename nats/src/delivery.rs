@@ -15,6 +15,7 @@ use crate::ask::GIVE_BACK;
 use crate::error::{Place, Result};
 use crate::excerpt::excerpt;
 use crate::link::Link;
+use crate::options::LONGEST;
 use crate::queue::Limits;
 use crate::rules::check_id;
 use crate::sender::ID;
@@ -127,7 +128,8 @@ impl Delivery {
             .await
     }
 
-    /// Gives the job back, for another receiver to have it after that time, and waits for the server to confirm that.
+    /// Gives the job back, for another receiver to have it after that time, at most 2^32 seconds, and waits for the server to
+    /// confirm that.
     ///
     /// # Errors
     ///
@@ -137,10 +139,9 @@ impl Delivery {
     ///
     /// If the future is dropped before it is ready, the job is given back, after that time or at once.
     pub async fn retry(self, after: Duration) -> Result<()> {
-        let word = match after.as_nanos() {
+        let word = match after.min(LONGEST).as_nanos() {
             0 => Bytes::from_static(GIVE_BACK),
-            // The server counts in 63 bits.
-            delay => format!("-NAK {{\"delay\":{}}}", delay.min(i64::MAX as u128)).into(),
+            delay => format!("-NAK {{\"delay\":{delay}}}").into(),
         };
         self.settle("give back a job of", word).await
     }
@@ -182,6 +183,8 @@ impl Delivery {
     }
 
     async fn settle(mut self, operation: &'static str, word: Bytes) -> Result<()> {
+        // A sign of life that comes after the word would be one of a job in hand: the server would give it on too soon.
+        self.progress.abort();
         self.link.settle(operation, &self.reply, &word).await?;
         self.is_settled = true;
         Ok(())
