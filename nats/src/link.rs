@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use async_nats::connection::State;
@@ -40,6 +41,8 @@ pub(crate) struct Link {
     pub(crate) name: Arc<str>,
     /// For what goes on after a value is dropped.
     pub(crate) runtime: Handle,
+    /// How often JetStream has answered.
+    answers: AtomicU64,
     /// How many tasks tell the server what it has to hear of dropped values.
     telling: watch::Sender<usize>,
 }
@@ -80,6 +83,7 @@ impl Link {
             client,
             name: name.into(),
             runtime,
+            answers: AtomicU64::new(0),
             telling: watch::Sender::new(0),
         };
         match Handle::try_current() {
@@ -137,9 +141,7 @@ impl Link {
     /// How often the client has connected: another number means another connection.
     pub(crate) fn connects(&self) -> u64 {
         let statistics = self.client.statistics();
-        statistics
-            .connects
-            .load(std::sync::atomic::Ordering::Relaxed)
+        statistics.connects.load(Ordering::Relaxed)
     }
 
     pub(crate) fn is_connected(&self) -> bool {
@@ -235,10 +237,10 @@ impl Link {
     /// same for a while, a message to an inbox of this client comes back.
     pub(crate) async fn mute(&self) {
         loop {
-            let connects = self.connects();
+            let heard = || (self.connects(), self.answers.load(Ordering::Relaxed));
+            let before = heard();
             sleep(2 * PATIENCE).await;
-            let is_same = self.is_connected() && self.connects() == connects;
-            if is_same && self.echoes().await {
+            if self.is_connected() && heard() == before && self.echoes().await {
                 return;
             }
         }
@@ -279,11 +281,14 @@ impl Link {
         loop {
             self.connected().await?;
             match self.attempt(&subject, None, &payload).await {
-                Ok(answer) => match Fault::of(&answer.payload) {
-                    Ok(answer) => return Ok(Ok(answer)),
-                    Err(fault) if fault.is_passing() => {}
-                    Err(fault) => return Ok(Err(fault)),
-                },
+                Ok(answer) => {
+                    self.answers.fetch_add(1, Ordering::Relaxed);
+                    match Fault::of(&answer.payload) {
+                        Ok(answer) => return Ok(Ok(answer)),
+                        Err(fault) if fault.is_passing() => {}
+                        Err(fault) => return Ok(Err(fault)),
+                    }
+                }
                 Err(Unanswered::Closed) => return Err(self.closed()),
                 Err(Unanswered::Lost | Unanswered::Silent | Unanswered::TooLarge) => {}
                 Err(Unanswered::Nobody) if unheard < UNHEARD => unheard += 1,
