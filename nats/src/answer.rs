@@ -4,6 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use async_nats::Message;
 
+use crate::excerpt::excerpt;
+
 /// A message that is a job.
 pub(crate) type Arrived = (Message, Delivered);
 
@@ -14,10 +16,12 @@ pub(crate) enum Answer {
     Job(Delivered),
     /// A sign of life.
     Heartbeat,
-    /// The request is over: nothing came, or the server has dropped it.
+    /// The request is over: nothing came.
     Over,
-    /// The server has too many requests, or too much in flight.
+    /// The server has dropped it, as it has too many requests, or too much in flight, or is about to end.
     Busy,
+    /// It never answers such a request with a job, for this reason.
+    Refused(String),
     /// The consumer is gone.
     Gone,
     /// Nothing that this crate knows.
@@ -85,12 +89,27 @@ impl Answer {
             Some(100) => Answer::Heartbeat,
             Some(404 | 408) => Answer::Over,
             Some(409) if description.contains("Deleted") => Answer::Gone,
-            Some(409) if description.contains("Exceeded") => Answer::Busy,
-            Some(409) => Answer::Over,
+            // By the settings of a consumer that others have made.
+            Some(400) => Answer::refused(400, description),
+            Some(409)
+                if ["MaxRequest", "push"]
+                    .iter()
+                    .any(|word| description.contains(word)) =>
+            {
+                Answer::refused(409, description)
+            }
+            Some(409) => Answer::Busy,
             // Nothing listens: the consumer is gone, or not there yet.
             Some(503) => Answer::Gone,
             _ => Answer::Foreign,
         }
+    }
+
+    fn refused(status: u16, description: &str) -> Self {
+        let description = excerpt(description);
+        Answer::Refused(format!(
+            "the consumer has no job for such a request: {description} (status {status})"
+        ))
     }
 }
 
@@ -144,7 +163,20 @@ mod tests {
         assert_eq!(of(Some(408), "Request Timeout"), Answer::Over);
         assert_eq!(of(Some(409), "Consumer Deleted"), Answer::Gone);
         assert_eq!(of(Some(409), "Exceeded MaxWaiting"), Answer::Busy);
-        assert_eq!(of(Some(409), "Leadership Change"), Answer::Over);
+        assert_eq!(of(Some(409), "Leadership Change"), Answer::Busy);
+        assert_eq!(of(Some(409), "Server Shutdown"), Answer::Busy);
+        for (status, description) in [
+            (400, "Bad Request - Priority Group missing"),
+            (409, "Exceeded MaxRequestExpires of 1s"),
+            (409, "Consumer is push based"),
+        ] {
+            let answer = of(Some(status), description);
+            let names = |reason: &String| reason.contains(description);
+            assert!(
+                matches!(&answer, Answer::Refused(reason) if names(reason)),
+                "{answer:?}"
+            );
+        }
         assert_eq!(of(None, ""), Answer::Foreign);
         assert_eq!(of(Some(777), ""), Answer::Foreign);
     }

@@ -9,7 +9,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::answer::{Answer, Arrived};
 use crate::error::Result;
-use crate::link::{CONSUMER, Link};
+use crate::link::{CONSUMER, LATE, Link};
 
 /// How long the server keeps a request. Then it says so, and it is made again.
 const EXPIRES: Duration = Duration::from_secs(5);
@@ -19,9 +19,6 @@ const SILENCE: Duration = Duration::from_secs(8);
 
 /// How often a wait looks whether the connection is still that of the request.
 const LOOK: Duration = Duration::from_millis(250);
-
-/// How long the answer of a request that was withdrawn is waited for.
-const LATE: Duration = Duration::from_secs(10);
 
 /// Gives a job back at once.
 pub(crate) const GIVE_BACK: &[u8] = b"-NAK";
@@ -49,6 +46,8 @@ pub(crate) enum Came {
     Busy,
     /// The server says that there is no consumer.
     Gone,
+    /// The server says that it has no job for such a request, and why.
+    Refused(String),
     /// Nothing was heard for a long time, or the connection is another one: a job may still come, or be lost.
     Lost,
     Closed,
@@ -111,6 +110,7 @@ impl Ask {
                 Answer::Over => Came::Over,
                 Answer::Busy => Came::Busy,
                 Answer::Gone => Came::Gone,
+                Answer::Refused(reason) => Came::Refused(reason),
                 Answer::Heartbeat | Answer::Foreign => continue,
             };
             self.is_open = false;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_nats::{Client, Message, Subject};
 use bytes::Bytes;
+use futures_util::FutureExt;
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
@@ -14,6 +15,7 @@ use crate::ask::GIVE_BACK;
 use crate::error::{Place, Result};
 use crate::excerpt::excerpt;
 use crate::link::Link;
+use crate::options::LONGEST;
 use crate::queue::Limits;
 use crate::rules::check_id;
 use crate::sender::ID;
@@ -21,6 +23,10 @@ use crate::sender::ID;
 const DONE: &[u8] = b"+ACK";
 const PROGRESS: &[u8] = b"+WPI";
 const REFUSE: &[u8] = b"+TERM";
+
+/// With an ack wait below that a job is reported when it is received, too: it may have waited in an inbox for as long as the
+/// request of a dropped call is kept, which is a good part of it.
+const SHORT: Duration = Duration::from_secs(1);
 
 /// The acknowledgement of a job that is not given yet: [`Job::into_parts`](crate::Job::into_parts).
 ///
@@ -51,6 +57,11 @@ impl Delivery {
             check_id(id).is_ok().then(|| id.to_owned())
         });
         let id = id.unwrap_or_else(|| format!("{}/{}", link.name, delivered.sequence));
+        if limits.ack_wait < SHORT {
+            // Not by a task: after the word that the job is given back it would count.
+            let progress = Bytes::from_static(PROGRESS);
+            let _ = link.client.publish(reply.clone(), progress).now_or_never();
+        }
         let reporter = report(link.client.clone(), reply.clone(), limits.ack_wait / 3);
         Delivery {
             link: Arc::clone(link),
@@ -117,7 +128,8 @@ impl Delivery {
             .await
     }
 
-    /// Gives the job back, for another receiver to have it after that time, and waits for the server to confirm that.
+    /// Gives the job back, for another receiver to have it after that time, at most 2^32 seconds, and waits for the server to
+    /// confirm that.
     ///
     /// # Errors
     ///
@@ -127,10 +139,9 @@ impl Delivery {
     ///
     /// If the future is dropped before it is ready, the job is given back, after that time or at once.
     pub async fn retry(self, after: Duration) -> Result<()> {
-        let word = match after.as_nanos() {
+        let word = match after.min(LONGEST).as_nanos() {
             0 => Bytes::from_static(GIVE_BACK),
-            // The server counts in 63 bits.
-            delay => format!("-NAK {{\"delay\":{}}}", delay.min(i64::MAX as u128)).into(),
+            delay => format!("-NAK {{\"delay\":{delay}}}").into(),
         };
         self.settle("give back a job of", word).await
     }
@@ -155,8 +166,8 @@ impl Delivery {
     /// Refuses the job, by a task of the runtime.
     pub(crate) fn refuse_later(self, reason: impl fmt::Display) {
         let reason = reason.to_string();
-        let runtime = self.link.runtime.clone();
-        runtime.spawn(async move {
+        let link = Arc::clone(&self.link);
+        link.tell(async move {
             let _ = self.refuse(&reason).await;
         });
     }
@@ -172,6 +183,8 @@ impl Delivery {
     }
 
     async fn settle(mut self, operation: &'static str, word: Bytes) -> Result<()> {
+        // A sign of life that comes after the word would be one of a job in hand: the server would give it on too soon.
+        self.progress.abort();
         self.link.settle(operation, &self.reply, &word).await?;
         self.is_settled = true;
         Ok(())
@@ -203,7 +216,7 @@ impl Drop for Delivery {
         if !self.is_settled {
             let client = self.link.client.clone();
             let reply = self.reply.clone();
-            self.link.runtime.spawn(give_back(client, reply));
+            self.link.tell(give_back(client, reply));
         }
     }
 }

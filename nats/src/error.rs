@@ -133,11 +133,12 @@ pub enum Error {
         /// Its text, or why a pool failed it the last time. Cut, if it is long.
         text: String,
     },
-    /// The job is longer than the server or the stream takes. Nothing was sent.
+    /// The job is longer than the server or the stream takes. Nothing was stored.
     TooLarge {
         /// Which queue.
         place: Place,
-        /// Length of the text, and of the headers where they count, in bytes.
+        /// Its length in bytes, with everything that counts for that limit: the headers, and for that of the whole stream also
+        /// what the server stores with each job.
         len: u64,
         /// The most that is allowed, in bytes.
         limit: u64,

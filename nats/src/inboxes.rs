@@ -58,8 +58,10 @@ impl Inboxes {
             match held.step(false).await? {
                 Step::Job(arrived) => return Ok(*arrived),
                 Step::None => {
-                    let place = self.link.place();
-                    return Err(Error::Empty { place });
+                    // Nothing may be left because it went to a request that a dropped call has made.
+                    let waiting = self.waiting();
+                    let place = || self.link.place();
+                    return waiting.ok_or_else(|| Error::Empty { place: place() });
                 }
                 Step::Again => {}
             }
@@ -95,6 +97,13 @@ impl Inboxes {
             idle.is_watched = true;
             self.link.runtime.spawn(watch(Arc::downgrade(self)));
         }
+    }
+
+    /// Withdraws the requests of dropped calls, and waits until the server has heard that, and what else it has to hear.
+    pub(crate) async fn told(&self) {
+        let open = self.idle().open.drain(..).map(|(ask, _)| ask).collect();
+        self.link.withdraw(open);
+        self.link.told().await;
     }
 
     /// Withdraws the requests if one of them was kept long enough, and says whether there are others.
@@ -134,8 +143,7 @@ impl Link {
             return;
         }
         let (client, name) = (self.client.clone(), Arc::clone(&self.name));
-        self.runtime
-            .spawn(async move { withdraw(client, &name, asks).await });
+        self.tell(async move { withdraw(client, &name, asks).await });
     }
 }
 
@@ -186,6 +194,7 @@ impl<'a> Held<'a> {
                 link.check_alive(OPERATION).await?;
                 sleep(PAUSE).await;
             }
+            Came::Refused(reason) => return Err(Error::server(link.place(), OPERATION, reason)),
             Came::Lost => {
                 if let Some(ask) = self.ask.take() {
                     link.withdraw(vec![ask]);

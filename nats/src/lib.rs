@@ -51,8 +51,9 @@
 //!   whole process or its machine is gone, that takes the [ack wait](Options::ack_wait).
 //! - There is no order among jobs that several workers do, or that were given back.
 //! - A message that is no job of the expected type is refused for good and counted: [`Error::Decode`]. So is a job that
-//!   was delivered too often: [`Error::Exhausted`].
-//! - [`Error::TooLarge`] and [`Error::Encode`] come before anything is sent. Descriptors and channel ends do not leave
+//!   was delivered too often: [`Error::Exhausted`]. A message whose headers the client cannot read ends its connection
+//!   instead, each time it is delivered: `SECURITY.md` says what helps.
+//! - [`Error::TooLarge`] and [`Error::Encode`] come before anything is stored. Descriptors and channel ends do not leave
 //!   their machine: they are [`Error::Encode`].
 //! - A server that is away is waited for: put a timeout around a call, or use the forms with one. [`Error::Disconnected`]
 //!   means that the stream or its consumer was deleted, or that the client is closed.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use async_nats::connection::State;
@@ -10,6 +11,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use serde_json::Value;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use crate::error::{Error, Place, Result};
@@ -27,6 +29,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The pause before something that a server which starts or votes could not do is tried again.
 pub(crate) const PAUSE: Duration = Duration::from_millis(100);
 
+/// How long the answer of a request that was withdrawn is waited for.
+pub(crate) const LATE: Duration = Duration::from_secs(10);
+
 /// So often nothing may listen where JetStream should.
 const UNHEARD: u32 = 20;
 
@@ -36,6 +41,26 @@ pub(crate) struct Link {
     pub(crate) name: Arc<str>,
     /// For what goes on after a value is dropped.
     pub(crate) runtime: Handle,
+    /// How often JetStream has answered.
+    answers: AtomicU64,
+    /// How many tasks tell the server what it has to hear of dropped values.
+    telling: watch::Sender<usize>,
+}
+
+/// A task that tells the server something.
+struct Telling(watch::Sender<usize>);
+
+impl Telling {
+    fn new(count: &watch::Sender<usize>) -> Self {
+        count.send_modify(|count| *count += 1);
+        Telling(count.clone())
+    }
+}
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
 }
 
 /// Why a request has no answer.
@@ -58,6 +83,8 @@ impl Link {
             client,
             name: name.into(),
             runtime,
+            answers: AtomicU64::new(0),
+            telling: watch::Sender::new(0),
         };
         match Handle::try_current() {
             Ok(runtime) => Ok(link(runtime)),
@@ -66,6 +93,31 @@ impl Link {
                 value: name.to_owned(),
                 rule: "a queue is opened in a task of tokio",
             }),
+        }
+    }
+
+    /// Has a task of the runtime tell the server what it has to hear of a value that is dropped.
+    pub(crate) fn tell(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let telling = Telling::new(&self.telling);
+        self.runtime.spawn(async move {
+            task.await;
+            drop(telling);
+        });
+    }
+
+    /// Waits until the server has heard all of that: while there is a connection, and for a limited time.
+    pub(crate) async fn told(&self) {
+        let mut telling = self.telling.subscribe();
+        let is_away = async {
+            while self.is_connected() {
+                sleep(TICK).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            _ = telling.wait_for(|count| *count == 0) => {}
+            () = is_away => {}
+            () = sleep(LATE) => {}
         }
     }
 
@@ -89,9 +141,7 @@ impl Link {
     /// How often the client has connected: another number means another connection.
     pub(crate) fn connects(&self) -> u64 {
         let statistics = self.client.statistics();
-        statistics
-            .connects
-            .load(std::sync::atomic::Ordering::Relaxed)
+        statistics.connects.load(Ordering::Relaxed)
     }
 
     pub(crate) fn is_connected(&self) -> bool {
@@ -187,10 +237,10 @@ impl Link {
     /// same for a while, a message to an inbox of this client comes back.
     pub(crate) async fn mute(&self) {
         loop {
-            let connects = self.connects();
+            let heard = || (self.connects(), self.answers.load(Ordering::Relaxed));
+            let before = heard();
             sleep(2 * PATIENCE).await;
-            let is_same = self.is_connected() && self.connects() == connects;
-            if is_same && self.echoes().await {
+            if self.is_connected() && heard() == before && self.echoes().await {
                 return;
             }
         }
@@ -231,11 +281,14 @@ impl Link {
         loop {
             self.connected().await?;
             match self.attempt(&subject, None, &payload).await {
-                Ok(answer) => match Fault::of(&answer.payload) {
-                    Ok(answer) => return Ok(Ok(answer)),
-                    Err(fault) if fault.is_passing() => {}
-                    Err(fault) => return Ok(Err(fault)),
-                },
+                Ok(answer) => {
+                    self.answers.fetch_add(1, Ordering::Relaxed);
+                    match Fault::of(&answer.payload) {
+                        Ok(answer) => return Ok(Ok(answer)),
+                        Err(fault) if fault.is_passing() => {}
+                        Err(fault) => return Ok(Err(fault)),
+                    }
+                }
                 Err(Unanswered::Closed) => return Err(self.closed()),
                 Err(Unanswered::Lost | Unanswered::Silent | Unanswered::TooLarge) => {}
                 Err(Unanswered::Nobody) if unheard < UNHEARD => unheard += 1,
@@ -324,6 +377,8 @@ pub(crate) const CONSUMER_NOT_FOUND: u64 = 10_014;
 pub(crate) const NAME_IN_USE: u64 = 10_058;
 /// A message was not stored, for the reason in the text.
 const STORE_FAILED: u64 = 10_077;
+/// A message is longer than its stream takes.
+pub(crate) const MESSAGE_TOO_LONG: u64 = 10_054;
 const NO_RESOURCES: u64 = 10_023;
 const NO_STORAGE: u64 = 10_047;
 const NO_MEMORY: u64 = 10_028;

@@ -51,6 +51,9 @@ pub(crate) const MAX_DELIVERIES: u64 = 10;
 pub(crate) const MAX_BYTES: u64 = 1 << 30;
 pub(crate) const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 
+/// The longest time that the server, which counts nanoseconds since 1970 in 63 bits, can add to now.
+pub(crate) const LONGEST: Duration = Duration::from_secs(1 << 32);
+
 impl Options {
     /// Starts from the defaults.
     pub fn new() -> Self {
@@ -113,8 +116,7 @@ impl Options {
     }
 
     pub(crate) fn check(&self) -> Result<()> {
-        const TIMES: RangeInclusive<Duration> =
-            Duration::from_millis(100)..=Duration::from_secs(1 << 32);
+        const TIMES: RangeInclusive<Duration> = Duration::from_millis(100)..=LONGEST;
         const COUNTS: RangeInclusive<u64> = 1..=i64::MAX as u64;
         check("ack wait", "it is 100 ms to 2^32 s", self.ack_wait, TIMES)?;
         let window = self.duplicate_window;

@@ -13,7 +13,7 @@ use crate::inboxes::Inboxes;
 use crate::link::{CONSUMER, CONSUMER_NOT_FOUND, Fault, Link, NAME_IN_USE, STREAM_NOT_FOUND};
 use crate::options::{ACK_WAIT, DUPLICATE_WINDOW, MAX_BYTES, MAX_DELIVERIES, Options, Storage};
 use crate::receiver::Receiver;
-use crate::rules::check_name;
+use crate::rules::{MAX_REQUESTS, check_name};
 use crate::sender::Sender;
 
 /// A queue of jobs of type `T`, kept by NATS servers.
@@ -57,6 +57,10 @@ pub(crate) struct Limits {
     pub(crate) max_deliveries: u64,
     /// Of the whole stream; `None` without limit.
     pub(crate) max_bytes: Option<u64>,
+    /// Of one message, headers included; `None` without limit.
+    pub(crate) max_message: Option<u64>,
+    /// How many bytes of the stream a job takes up besides its subject, its headers and its text.
+    pub(crate) overhead: u64,
 }
 
 impl<T> Queue<T> {
@@ -111,6 +115,8 @@ impl<T> Queue<T> {
             ack_wait: ack_wait.map_or(ACK_WAIT, Duration::from_nanos),
             max_deliveries: options.max_deliveries.unwrap_or(MAX_DELIVERIES),
             max_bytes,
+            max_message: max_message(&stream),
+            overhead: overhead(&stream),
         };
         Ok(Queue {
             inboxes: Arc::new(Inboxes::new(Arc::clone(&link))),
@@ -229,6 +235,10 @@ fn wanted_consumer(options: &Options, defaults: bool) -> Value {
     });
     let ack_wait = options.ack_wait.or(defaults.then_some(ACK_WAIT));
     put(&mut settings, "ack_wait", ack_wait.map(nanoseconds));
+    if !defaults {
+        // It is not there unless the consumer is one that jobs are pushed to.
+        put(&mut settings, "deliver_subject", Some(Value::Null));
+    }
     if defaults {
         put(&mut settings, "deliver_policy", Some(json!("all")));
         put(&mut settings, "replay_policy", Some(json!("instant")));
@@ -236,7 +246,7 @@ fn wanted_consumer(options: &Options, defaults: bool) -> Value {
         put(&mut settings, "max_deliver", Some(json!(-1)));
         // Each worker has one job in hand, and asks for one: there may be many workers.
         put(&mut settings, "max_ack_pending", Some(json!(-1)));
-        put(&mut settings, "max_waiting", Some(json!(16_384)));
+        put(&mut settings, "max_waiting", Some(json!(MAX_REQUESTS)));
     }
     settings
 }
@@ -294,6 +304,19 @@ fn config(info: Result<Value, Fault>) -> Result<Value, Fault> {
     let mut info = info?;
     let config = info.get_mut("config").map(Value::take);
     Ok(config.unwrap_or_default())
+}
+
+/// How long a message may be, by the settings of its stream.
+pub(crate) fn max_message(stream: &Value) -> Option<u64> {
+    stream.get("max_msg_size").and_then(Value::as_u64)
+}
+
+/// How many bytes the server counts for a message besides what is in it: `a_job_that_the_stream_has_no_room_for_is_too_large`.
+fn overhead(stream: &Value) -> u64 {
+    match stream.get("storage").and_then(Value::as_str) {
+        Some("memory") => 16,
+        _ => 34,
+    }
 }
 
 /// A text for each setting that is not as it should be.

@@ -65,6 +65,11 @@ impl<T> Receiver<T> {
         self.inner.inboxes.link.place()
     }
 
+    /// Waits until the server has heard what became of dropped jobs and of dropped calls.
+    pub(crate) async fn told(&self) {
+        self.inner.inboxes.told().await;
+    }
+
     pub(crate) fn max_deliveries(&self) -> u64 {
         self.inner.limits.max_deliveries
     }
@@ -82,7 +87,8 @@ impl<T: DeserializeOwned> Receiver<T> {
     /// - [`Error::Exhausted`]: a job came more often than it may. It was refused for good, and counted. Receive the next
     ///   one.
     /// - [`Error::Disconnected`]: the stream or its consumer was deleted, or the client closed.
-    /// - [`Error::Server`]: the server refused the request for another reason.
+    /// - [`Error::Server`]: the server refused the request for another reason, such as a limit of a consumer that was made by
+    ///   others.
     ///
     /// # Cancel safety
     ///

@@ -1,4 +1,4 @@
-//! What names and ids may be.
+//! What names, ids and numbers may be.
 
 use crate::error::{Error, Result};
 use crate::excerpt::excerpt;
@@ -6,6 +6,11 @@ use crate::excerpt::excerpt;
 const NAME: &str = "a name is 1 to 64 characters, each an ASCII letter, a digit, `-` or `_`";
 
 const ID: &str = "an id is 1 to 255 visible ASCII characters, without blanks";
+
+/// How many requests for a job the server keeps for one queue.
+pub(crate) const MAX_REQUESTS: usize = 16_384;
+
+const IN_FLIGHT: &str = "it is at most 16384, as many as the server keeps requests";
 
 /// Checks the name of a queue: it becomes a stream, a subject and a folder of the server.
 pub(crate) fn check_name(name: &str) -> Result<()> {
@@ -16,6 +21,18 @@ pub(crate) fn check_name(name: &str) -> Result<()> {
 /// Checks the id of a job: it becomes a header.
 pub(crate) fn check_id(id: &str) -> Result<()> {
     check("id of a job", ID, id, 255, |byte| byte.is_ascii_graphic())
+}
+
+/// Checks how many jobs a bridge has in flight: it makes a request for each.
+pub(crate) fn check_in_flight(jobs: usize) -> Result<()> {
+    match jobs {
+        ..=MAX_REQUESTS => Ok(()),
+        _ => Err(Error::Invalid {
+            what: "number of jobs in flight",
+            value: jobs.to_string(),
+            rule: IN_FLIGHT,
+        }),
+    }
 }
 
 fn check(
@@ -61,6 +78,16 @@ mod tests {
             let error = check_name(name).unwrap_err().to_string();
             assert!(error.contains(NAME), "{error}");
         }
+    }
+
+    #[test]
+    fn jobs_in_flight_are_bounded() {
+        assert!(IN_FLIGHT.contains(&MAX_REQUESTS.to_string()));
+        check_in_flight(0).unwrap();
+        check_in_flight(MAX_REQUESTS).unwrap();
+        let error = check_in_flight(MAX_REQUESTS + 1).unwrap_err().to_string();
+        let start = "invalid number of jobs in flight `16385`: it is at most 16384";
+        assert!(error.starts_with(start), "{error}");
     }
 
     #[test]

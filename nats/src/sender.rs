@@ -14,8 +14,8 @@ use wormhole::Raw;
 
 use crate::error::{Error, Place, Result};
 use crate::excerpt::excerpt;
-use crate::link::{Fault, Link, PAUSE};
-use crate::queue::Limits;
+use crate::link::{Fault, Link, MESSAGE_TOO_LONG, PAUSE};
+use crate::queue::{Limits, max_message};
 use crate::rules::check_id;
 
 /// The header by which the server knows a job again.
@@ -72,8 +72,8 @@ impl<T: Serialize> Sender<T> {
     /// # Errors
     ///
     /// - [`Error::Full`]: the stream has as many jobs or bytes as it may. Nothing was stored.
-    /// - [`Error::TooLarge`]: with its headers the job is longer than the server's `max_payload`, or than the whole stream.
-    ///   Nothing was sent.
+    /// - [`Error::TooLarge`]: with its headers the job is longer than the server's `max_payload`, than the stream's
+    ///   `max_msg_size`, or than the whole stream. Nothing was stored.
     /// - [`Error::Encode`]: it cannot be written as JSON, or holds descriptors or channel ends. Nothing was sent.
     /// - [`Error::Disconnected`]: the stream was deleted, or the client closed.
     /// - [`Error::Server`]: the server refused it for another reason.
@@ -155,9 +155,10 @@ impl<T: Serialize> Sender<T> {
         headers.insert(ID, id);
         headers.insert(STREAM, &*self.link.name);
         let subject = Subject::from(&*self.link.name);
+        let len = self.message_len(&text, id);
         let mut attempts = 0;
         loop {
-            self.check_len(&text, id)?;
+            self.check_len(len)?;
             let exchange = self
                 .link
                 .exchange(OPERATION, &subject, Some(&headers), &text);
@@ -169,6 +170,13 @@ impl<T: Serialize> Sender<T> {
                     return stored.map(|stored| (stored, attempts));
                 }
                 Err(fault) if fault.is_passing() => tokio::time::sleep(PAUSE).await,
+                Err(fault) if fault.kind == MESSAGE_TOO_LONG => {
+                    // The limit is another one since the queue was opened.
+                    let verb = format!("STREAM.INFO.{}", self.link.name);
+                    let info = self.link.api(OPERATION, &verb, &Value::Null).await?;
+                    let limit = info.ok().and_then(|info| max_message(info.get("config")?));
+                    return Err(self.too_large(len, limit.unwrap_or_default()));
+                }
                 Err(fault) => return Err(self.link.fault(OPERATION, fault)),
             }
         }
@@ -207,21 +215,27 @@ impl<T: Serialize> Sender<T> {
                 )))
             }
             Err(wormhole::Error::Encode { reason, .. }) => Err(failed(reason)),
-            Err(wormhole::Error::TooLarge { size, .. }) => Err(self.too_large(size)),
+            Err(wormhole::Error::TooLarge { size, .. }) => {
+                Err(self.too_large(size, self.max_payload()))
+            }
             Err(error) => Err(failed(format!("{error:#}"))),
         }
     }
 
-    fn too_large(&self, len: u64) -> Error {
+    fn too_large(&self, len: u64, limit: u64) -> Error {
         Error::TooLarge {
             place: self.place(),
             len,
-            limit: self.link.client.max_payload() as u64,
+            limit,
         }
     }
 
-    /// Checks the length of a message as the server counts it, which disconnects a client that sends too long a one.
-    fn check_len(&self, text: &Bytes, id: &str) -> Result<()> {
+    fn max_payload(&self) -> u64 {
+        self.link.client.max_payload() as u64
+    }
+
+    /// The length of a message as the server counts it.
+    fn message_len(&self, text: &Bytes, id: &str) -> u64 {
         // "NATS/1.0", a line for each header, and an empty one, each with two characters at its end.
         let lines = [
             "NATS/1.0".len(),
@@ -230,19 +244,24 @@ impl<T: Serialize> Sender<T> {
             0,
         ];
         let headers: usize = lines.iter().map(|line| line + "\r\n".len()).sum();
-        let len = headers + text.len();
-        if len > self.link.client.max_payload() {
-            return Err(self.too_large(len as u64));
+        (headers + text.len()) as u64
+    }
+
+    /// Checks the length of a message. The server disconnects a client that sends too long a one, and would never have room
+    /// for one that takes up more than the whole stream may.
+    fn check_len(&self, len: u64) -> Result<()> {
+        let in_stream = len + self.limits.overhead + self.link.name.len() as u64;
+        let limits = [
+            (len, Some(self.max_payload())),
+            (len, self.limits.max_message),
+            (in_stream, self.limits.max_bytes),
+        ];
+        for (len, limit) in limits {
+            if let Some(limit) = limit.filter(|limit| len > *limit) {
+                return Err(self.too_large(len, limit));
+            }
         }
-        let len = text.len() as u64;
-        match self.limits.max_bytes {
-            Some(limit) if len > limit => Err(Error::TooLarge {
-                place: self.place(),
-                len,
-                limit,
-            }),
-            _ => Ok(()),
-        }
+        Ok(())
     }
 }
 

@@ -10,6 +10,7 @@ use super::{Bridge, BridgeOptions, Handed, Phases};
 use crate::delivery::Delivery;
 use crate::error::{Error, Result};
 use crate::receiver::Receiver;
+use crate::rules::check_in_flight;
 
 /// Hands jobs from a queue to the workers of a local channel, as many at a time as the options say.
 ///
@@ -21,7 +22,8 @@ use crate::receiver::Receiver;
 ///
 /// # Errors
 ///
-/// [`Error::Local`]: the channel cannot be registered with the event loop.
+/// - [`Error::Local`]: the channel cannot be registered with the event loop.
+/// - [`Error::Invalid`]: the options say that there are more than 16,384 jobs in flight.
 ///
 /// # Panics
 ///
@@ -64,6 +66,7 @@ pub fn inbound<T>(
 where
     T: Serialize + DeserializeOwned + Send + Sync + 'static,
 {
+    check_in_flight(options.in_flight)?;
     let workers = wormhole::tokio::Sender::new(workers);
     let workers = workers
         .map_err(|error| Error::local(receiver.place(), "register the channel of jobs", error))?;
@@ -74,7 +77,7 @@ where
         tally: Arc::new(Tally::new(options)),
     });
     let tally = Arc::clone(&carrier.tally);
-    Ok(Bridge::of_tasks(tally, 0..=in_flight, |phases, number| {
+    let task = |phases, number| {
         let carrier = Arc::clone(&carrier);
         async move {
             match number {
@@ -82,7 +85,10 @@ where
                 _ => carrier.carry(phases).await,
             }
         }
-    }))
+    };
+    let receiver = carrier.receiver.clone();
+    let told = async move { receiver.told().await };
+    Ok(Bridge::of_tasks(tally, 0..=in_flight, task, told))
 }
 
 struct Inbound<T> {

@@ -91,7 +91,9 @@ impl Phases {
 impl Bridge {
     /// Stops the bridge: it takes no more, and waits until the workers have finished, or given back, what they have.
     ///
-    /// `Ok` means that each job that it took is done, or given back for other machines. The queue and its consumer stay.
+    /// `Ok` means that each job that it took is done, or given back for other machines, so the program may end. While the
+    /// server is away it cannot hear that a job is given back, nor does a server that is stopped within ten seconds: such a
+    /// job is with another machine after the [ack wait](crate::Options::ack_wait). The queue and its consumer stay.
     ///
     /// # Errors
     ///
@@ -166,11 +168,13 @@ impl Bridge {
         self.tally.report()
     }
 
-    /// Runs tasks that each carry one job at a time, until all have ended. The first one that fails stops the others.
+    /// Runs tasks that each carry one job at a time, until all have ended, and then another one. The first one that fails
+    /// stops the others.
     fn of_tasks<F>(
         tally: Arc<Tally>,
         numbers: RangeInclusive<usize>,
         mut task: impl FnMut(Phases, usize) -> F,
+        last: impl Future<Output = ()> + Send + 'static,
     ) -> Self
     where
         F: Future<Output = Result<()>> + Send + 'static,
@@ -196,6 +200,7 @@ impl Bridge {
                 });
                 result = result.and(ended);
             }
+            last.await;
             result
         };
         Bridge {

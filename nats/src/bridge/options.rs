@@ -27,8 +27,8 @@ pub struct BridgeOptions {
 type Listener = Arc<dyn Fn(&Error) + Send + Sync>;
 
 impl BridgeOptions {
-    /// Starts from the defaults, with so many jobs in flight at a time: as many as there are workers. 0 counts as 1; for a
-    /// pool it is the number of its workers.
+    /// Starts from the defaults, with so many jobs in flight at a time: as many as there are workers, and 16,384 at most. 0
+    /// counts as 1; for a pool it is the number of its workers.
     pub fn new(in_flight: usize) -> Self {
         BridgeOptions {
             in_flight,

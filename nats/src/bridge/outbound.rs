@@ -1,5 +1,6 @@
 //! From local workers to a queue.
 
+use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use tokio::time::sleep;
 use super::report::Tally;
 use super::{Bridge, BridgeOptions, Handed, Phases};
 use crate::error::{Error, Result};
+use crate::rules::check_in_flight;
 use crate::sender::{Sender, new_id};
 
 /// The pauses between attempts to store something in a queue that is full, at first and at most.
@@ -26,7 +28,8 @@ const LAST_PAUSE: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 ///
-/// [`Error::Local`]: the channel cannot be registered with the event loop.
+/// - [`Error::Local`]: the channel cannot be registered with the event loop.
+/// - [`Error::Invalid`]: the options say that there are more than 16,384 jobs in flight.
 ///
 /// # Panics
 ///
@@ -39,6 +42,7 @@ pub fn outbound<T>(
 where
     T: Serialize + DeserializeOwned + Send + Sync + 'static,
 {
+    check_in_flight(options.in_flight)?;
     let workers = wormhole::tokio::Receiver::new(workers);
     let workers = workers
         .map_err(|error| Error::local(sender.place(), "register the channel of results", error))?;
@@ -49,10 +53,11 @@ where
         tally: Arc::new(Tally::new(options)),
     });
     let tally = Arc::clone(&carrier.tally);
-    Ok(Bridge::of_tasks(tally, 1..=in_flight, |phases, _| {
+    let task = |phases, _| {
         let carrier = Arc::clone(&carrier);
         async move { carrier.carry(phases).await }
-    }))
+    };
+    Ok(Bridge::of_tasks(tally, 1..=in_flight, task, ready(())))
 }
 
 struct Outbound<T> {

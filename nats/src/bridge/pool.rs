@@ -20,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::excerpt::excerpt;
 use crate::job::Job;
 use crate::receiver::Receiver;
+use crate::rules::check_in_flight;
 use crate::sender::Sender;
 
 /// The pauses before a job is offered again to a pool that has no free worker, at first and at most: one may have started.
@@ -48,18 +49,23 @@ pub struct Failed {
 ///
 /// A job is done when its result is stored, and not before. The result has an id that is always the same for that job, so
 /// a job that is done twice within the [duplicate window](crate::Options::duplicate_window) of the results has one. As
-/// many jobs are in flight as the pool has workers, unless the options say more, and as many results again.
+/// many jobs are in flight as the pool has workers when the bridge starts, unless the options say more, and as many results
+/// again.
 ///
 /// A job that fails (it panics, its worker dies, it takes too long, its result cannot be sent) is given back, to be tried
 /// again by any machine, after [`BridgeOptions::retry_after`]; when it has been delivered
 /// [as often as it may](crate::Options::max_deliveries) it is refused for good.
 /// [`pool_outcomes`] keeps what has failed.
 ///
-/// The bridge ends with [`Error::Local`] when the pool starts no more workers.
+/// The bridge ends with [`Error::Local`] when the pool starts no more workers. So let the workers be
+/// [fresh](wormhole::PoolOptions::fresh) ones, or [other programs](wormhole::PoolOptions::command): a pool forks no worker
+/// in a process with threads, as that of a runtime usually is, so forked ones that have died are not replaced, and jobs that
+/// kill them end the bridge.
 ///
 /// # Errors
 ///
-/// [`Error::Local`]: the pool cannot be registered with the event loop.
+/// - [`Error::Local`]: the pool cannot be registered with the event loop.
+/// - [`Error::Invalid`]: the options say that there are more than 16,384 jobs in flight.
 ///
 /// # Panics
 ///
@@ -68,6 +74,7 @@ pub struct Failed {
 /// # Examples
 ///
 /// ```no_run
+/// use wormhole::PoolOptions;
 /// use wormhole_nats::{BridgeOptions, Options, Queue, async_nats, pool};
 ///
 /// fn count(path: String) -> (String, usize) {
@@ -76,7 +83,8 @@ pub struct Failed {
 /// }
 ///
 /// fn main() -> Result<(), Box<dyn std::error::Error>> {
-///     let workers = wormhole::Pool::new(0, count)?; // forked before there are threads
+///     wormhole::process::init(); // the workers are fresh copies of this program
+///     let workers = PoolOptions::new(0).fresh().run(count)?;
 ///     tokio::runtime::Runtime::new()?.block_on(async {
 ///         let client = async_nats::connect("nats://127.0.0.1:4222").await?;
 ///         let files = Queue::<String>::open(client.clone(), "files", Options::new()).await?;
@@ -113,7 +121,12 @@ where
 
 /// As [`pool`], and sends an [`Outcome`] for each job: its id, and its result or why there is none.
 ///
-/// A job that fails is tried as often as [`pool`] would; the last time its failure is stored, and then it is done.
+/// A job that fails is tried as often as [`pool`] would; the last time its failure is stored, and then it is done. So is a
+/// result that cannot be sent, as it is too large, say.
+///
+/// A job has no outcome where the last of its deliveries was lost together with this process or its machine: whoever receives
+/// it then refuses it, [`Error::Exhausted`]. Nor has a message that is no job, [`Error::Decode`], or one whose failure is too
+/// large as well.
 ///
 /// # Errors
 ///
@@ -170,6 +183,7 @@ where
     R: Serialize + DeserializeOwned + Send + Sync + 'static,
     M: Serialize + Send + Sync + 'static,
 {
+    check_in_flight(options.in_flight)?;
     let in_flight = match options.in_flight {
         0 => workers.workers().len().max(1),
         in_flight => in_flight,
@@ -183,9 +197,9 @@ where
         jobs,
         workers,
         in_flight,
-        judge,
         store: Arc::new(Store {
             results,
+            judge,
             tally: Arc::clone(&tally),
         }),
         asking: JoinSet::new(),
@@ -195,11 +209,16 @@ where
         latest: None,
         storing: JoinSet::new(),
     };
-    let running = tokio::spawn(driver.run(Phases(phases)));
+    let running = async move {
+        let jobs = driver.jobs.clone();
+        let result = driver.run(Phases(phases)).await;
+        jobs.told().await;
+        result
+    };
     Ok(Bridge {
         phase,
         tally,
-        running: Some(running),
+        running: Some(tokio::spawn(running)),
     })
 }
 
@@ -208,8 +227,7 @@ struct Driver<J, R, M> {
     jobs: Receiver<J>,
     workers: wormhole::tokio::Pool<J, R>,
     in_flight: usize,
-    judge: Judge<R, M>,
-    store: Arc<Store<M>>,
+    store: Arc<Store<R, M>>,
     /// For each job that may come one task that asks for it.
     asking: JoinSet<Result<Job<J>>>,
     /// Jobs that no worker has taken yet.
@@ -249,7 +267,7 @@ where
                 Phase::Finishes if self.is_idle() => return result,
                 Phase::Finishes => {}
                 Phase::GivesBack => {
-                    self.give_back();
+                    self.give_back().await;
                     return result;
                 }
             }
@@ -306,13 +324,20 @@ where
 
     /// Waits for what happens next. If the future is dropped, nothing is lost.
     async fn next(&mut self) -> Event<J, R> {
-        tokio::select! {
-            biased;
-            finished = self.workers.recv(), if !self.working.is_empty() => Event::Finished(finished),
-            Some(stored) = self.storing.join_next() => Event::Stored(joined(stored)),
-            Some(came) = self.asking.join_next() => Event::Came(joined(came)),
-            () = sleep(self.pause), if !self.offered.is_empty() => Event::Offer,
-            else => pending().await,
+        loop {
+            let event = tokio::select! {
+                biased;
+                finished = self.workers.recv(), if !self.working.is_empty() => {
+                    Some(Event::Finished(finished))
+                }
+                Some(stored) = self.storing.join_next() => joined(stored).map(Event::Stored),
+                Some(came) = self.asking.join_next() => joined(came).map(Event::Came),
+                () = sleep(self.pause), if !self.offered.is_empty() => Some(Event::Offer),
+                else => pending().await,
+            };
+            if let Some(event) = event {
+                return event;
+            }
         }
     }
 
@@ -348,10 +373,9 @@ where
                 Err(
                     error @ (wormhole::Error::TooLarge { .. } | wormhole::Error::Encode { .. }),
                 ) => {
-                    let error = Error::local(self.jobs.place(), "hand a job to a worker", error);
-                    self.store.tally.refused(&error);
+                    // No other worker could have it either.
                     let (_, delivery) = job.into_parts();
-                    delivery.refuse_later(format!("{error:#}"));
+                    self.settle(delivery, Err(undelivered(&error)), true);
                 }
                 Err(error) => {
                     self.store.tally.given_back();
@@ -365,67 +389,75 @@ where
 
     fn finished(&mut self, finished: wormhole::Result<(JobId, Result<R, JobError>)>) -> Result<()> {
         let finished = finished.map_err(|error| {
-            // No worker is left, and the jobs that they had are given back.
-            self.give_back();
+            // No worker is left, and the jobs that they had are given back. Results go on their way.
+            self.give_back_unfinished();
             Error::local(self.jobs.place(), "run the pool", error)
         });
         let (id, result) = finished?;
         if let Some(delivery) = self.working.remove(&id) {
             let is_last = delivery.deliveries() >= self.jobs.max_deliveries();
-            let ending = (self.judge)(delivery.id(), result, is_last);
-            let store = Arc::clone(&self.store);
-            self.storing
-                .spawn(async move { store.settle(delivery, ending, is_last).await });
+            self.settle(delivery, result, is_last);
         }
         self.offer()
     }
 
-    /// Gives back what is not stored.
-    fn give_back(&mut self) {
+    /// Has a task do with a job what it has come to.
+    fn settle(&mut self, delivery: Delivery, result: Result<R, JobError>, is_last: bool) {
+        let store = Arc::clone(&self.store);
+        self.storing
+            .spawn(async move { store.settle(delivery, result, is_last).await });
+    }
+
+    /// Gives back what the pool has not finished.
+    fn give_back_unfinished(&mut self) {
         let ids: Vec<JobId> = self.working.drain().map(|(id, _)| id).collect();
         for id in &ids {
             let _ = self.workers.get_mut().cancel(*id);
         }
-        let count = ids.len() + self.offered.len() + self.storing.len();
+        let count = ids.len() + self.offered.len();
         self.offered.clear();
-        self.storing.abort_all();
         (0..count).for_each(|_| self.store.tally.given_back());
+    }
+
+    /// Gives back what is not stored.
+    async fn give_back(&mut self) {
+        self.give_back_unfinished();
+        (0..self.storing.len()).for_each(|_| self.store.tally.given_back());
+        self.storing.shutdown().await;
     }
 }
 
 /// Where results go.
-struct Store<M> {
+struct Store<R, M> {
     results: Sender<M>,
+    judge: Judge<R, M>,
     tally: Arc<Tally>,
 }
 
-impl<M: Serialize> Store<M> {
+impl<R, M: Serialize> Store<R, M> {
     /// Does with a job what it has come to.
-    async fn settle(&self, delivery: Delivery, ending: Ending<M>, is_last: bool) -> Result<()> {
-        let reason = match ending {
-            Ending::Store(message) => {
-                let stored = store(&self.results, &delivery.result_id(), &message).await;
-                match stored {
-                    Ok(()) => {
-                        delivery.done().await?;
-                        self.tally.done();
-                        return Ok(());
-                    }
-                    Err(error) if is_of_value(&error) => {
-                        self.tally.options.tell(&error);
-                        is_last.then(|| error.to_string())
-                    }
-                    Err(error) => {
-                        self.tally.given_back();
-                        return Err(error);
-                    }
-                }
-            }
-            Ending::Retry => None,
-            Ending::Refuse(reason) => Some(reason),
-        };
-        match reason {
-            Some(reason) => {
+    async fn settle(
+        &self,
+        delivery: Delivery,
+        result: Result<R, JobError>,
+        is_last: bool,
+    ) -> Result<()> {
+        let mut ending = (self.judge)(delivery.id(), result, is_last);
+        if let Ending::Store(message) = &ending {
+            let Err(error) = self.store(&delivery, message).await? else {
+                return self.done(delivery).await;
+            };
+            // A result that cannot be stored is a failure, which perhaps can.
+            ending = (self.judge)(delivery.id(), Err(undelivered(&error)), is_last);
+        }
+        if let Ending::Store(message) = &ending {
+            let Err(error) = self.store(&delivery, message).await? else {
+                return self.done(delivery).await;
+            };
+            ending = Ending::Refuse(error.to_string());
+        }
+        match ending {
+            Ending::Refuse(reason) => {
                 let error = Error::Exhausted {
                     place: delivery.place(),
                     sequence: delivery.sequence(),
@@ -436,18 +468,47 @@ impl<M: Serialize> Store<M> {
                 self.tally.refused(&error);
                 delivery.refuse(&reason).await
             }
-            None => {
+            Ending::Retry | Ending::Store(_) => {
                 self.tally.given_back();
                 delivery.retry(self.tally.options.retry_after).await
             }
         }
     }
+
+    /// Stores what has come of a job. `Ok(Err)`: that is at fault, and not the queue.
+    async fn store(&self, delivery: &Delivery, message: &M) -> Result<Result<()>> {
+        match store(&self.results, &delivery.result_id(), message).await {
+            Err(error) if is_of_value(&error) => {
+                self.tally.options.tell(&error);
+                Ok(Err(error))
+            }
+            Err(error) => {
+                self.tally.given_back();
+                Err(error)
+            }
+            Ok(()) => Ok(Ok(())),
+        }
+    }
+
+    async fn done(&self, delivery: Delivery) -> Result<()> {
+        delivery.done().await?;
+        self.tally.done();
+        Ok(())
+    }
 }
 
-/// What a task has returned, or its panic.
-fn joined<T>(ended: Result<T, tokio::task::JoinError>) -> T {
-    match ended {
-        Ok(ended) => ended,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
+/// For a job or a result that cannot be sent.
+fn undelivered(error: &dyn std::error::Error) -> JobError {
+    JobError::Undelivered {
+        reason: format!("{error:#}"),
+    }
+}
+
+/// What a task has returned, or its panic. `None` if it was cancelled, as when the runtime is shut down.
+fn joined<T>(ended: Result<T, tokio::task::JoinError>) -> Option<T> {
+    match ended.map_err(tokio::task::JoinError::try_into_panic) {
+        Ok(ended) => Some(ended),
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        Err(Err(_)) => None,
     }
 }

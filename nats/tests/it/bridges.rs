@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use wormhole::{Child, Receiver, Sender, channel, spawn_fresh};
-use wormhole_nats::{Bridge, BridgeOptions, Error, Handed, Options, inbound, outbound};
+use tokio::runtime::Runtime;
+use wormhole::{Child, PoolOptions, Receiver, Sender, channel, spawn_fresh};
+use wormhole_nats::{Bridge, BridgeOptions, Error, Handed, Options, inbound, outbound, pool};
 
 use crate::support::{
     LONG, SOON, Server, connect, consumer, in_own_process, on_every_server, on_every_server_with,
@@ -200,6 +201,76 @@ fn stop_within_gives_back_what_takes_too_long() {
         go_on.send(()).unwrap(); // the worker says that it is done to nobody
         job.done().await.unwrap();
         assert!(queue.is_empty().await.unwrap());
+    });
+}
+
+/// Stops a bridge in a runtime of its own, as if that were a program that ends then.
+async fn stop_in(runtime: &Runtime, bridge: Bridge) {
+    let stopped = runtime.spawn(bridge.stop_within(Duration::from_millis(20)));
+    stopped.await.unwrap().unwrap();
+}
+
+#[test]
+fn a_program_may_end_when_its_bridge_is_stopped() {
+    on_every_server(|server| async move {
+        let server = Arc::new(server);
+        let queue = open::<u32>(&server, "jobs", Options::new().ack_wait(LONG)).await;
+        let results = open::<u32>(&server, "results", Options::new()).await;
+        let client = connect(&server).await;
+        let (tx, rx) = (queue.sender(), queue.receiver());
+        for (is_pool, is_idle) in [(false, true), (false, false), (true, true), (true, false)] {
+            let (job, jobs) = channel::<Handed<u32>>().unwrap();
+            let runtime = Runtime::new().unwrap();
+            let program = Arc::clone(&server);
+            let started = runtime.spawn(async move {
+                let queue = open::<u32>(&program, "jobs", Options::new()).await;
+                let results = open::<u32>(&program, "results", Options::new()).await;
+                let bridge = if is_pool {
+                    let workers = PoolOptions::new(2).fresh().run(wait_without_end).unwrap();
+                    let options = BridgeOptions::new(2);
+                    pool(queue.receiver(), workers, results.sender(), options).unwrap()
+                } else {
+                    inbound(queue.receiver(), job, BridgeOptions::new(2)).unwrap()
+                };
+                (bridge, queue)
+            });
+            // Without the last handle of a queue its requests would be withdrawn in any case.
+            let (bridge, _queue) = started.await.unwrap();
+            until(|| async { consumer(&client, "jobs", "num_waiting").await >= 2 }).await;
+            if !is_idle {
+                tx.send(1).await.unwrap();
+                until(|| async { consumer(&client, "jobs", "num_ack_pending").await == 1 }).await;
+            }
+            stop_in(&runtime, bridge).await;
+            if is_idle {
+                tx.send(1).await.unwrap();
+            }
+            runtime.shutdown_background();
+            let received = rx.recv_timeout(SOON).await;
+            let job = received.unwrap_or_else(|error| panic!("{is_pool}, {is_idle}: {error}"));
+            job.done().await.unwrap();
+            drop(jobs);
+        }
+        assert!(queue.is_empty().await.unwrap());
+        assert!(results.is_empty().await.unwrap());
+    });
+}
+
+fn wait_without_end(_: u32) -> u32 {
+    loop {
+        std::thread::park();
+    }
+}
+
+#[test]
+fn a_bridge_stops_although_the_server_is_away() {
+    on_every_server(|mut server| async move {
+        let machine = Machine::start(&server, 2).await;
+        let client = connect(&server).await;
+        until(|| async { consumer(&client, "jobs", "num_waiting").await == 2 }).await;
+        server.kill();
+        let stopped = tokio::time::timeout(SOON, machine.stop());
+        stopped.await.unwrap();
     });
 }
 

@@ -2,12 +2,14 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
+use std::sync::mpsc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use wormhole_nats::{Error, Options, Queue};
+use tokio::runtime::Handle;
+use wormhole_nats::{Error, Options, Queue, Sender};
 
 use crate::support::{LONG, SOON, connect, consumer, on_every_server, open, until};
 
@@ -55,6 +57,117 @@ fn a_loop_that_is_interrupted_all_the_time_gets_every_job_once() {
         assert!(dropped > 0, "none was dropped");
         sending.await.unwrap();
         assert!(queue.is_empty().await.unwrap());
+    });
+}
+
+/// Runs a test in a thread and a runtime of its own, in which nothing goes on while the test blocks.
+async fn in_one_thread<F: Future<Output = ()>>(body: impl FnOnce() -> F + Send + 'static) {
+    let thread = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        runtime.unwrap().block_on(body());
+    };
+    tokio::task::spawn_blocking(thread).await.unwrap();
+}
+
+/// A program that sends a job when it is told to, and says when it is stored.
+struct Other {
+    tell: mpsc::Sender<u32>,
+    told: mpsc::Receiver<()>,
+}
+
+impl Other {
+    fn new(runtime: Handle, tx: Sender<u32>) -> Self {
+        let (tell, jobs) = mpsc::channel();
+        let (stored, told) = mpsc::channel();
+        std::thread::spawn(move || {
+            for job in jobs {
+                runtime.block_on(tx.send(job)).unwrap();
+                stored.send(()).unwrap();
+            }
+        });
+        Other { tell, told }
+    }
+
+    /// Blocks until the server has stored a job.
+    fn send(&self, job: u32) {
+        self.tell.send(job).unwrap();
+        self.told.recv_timeout(SOON).unwrap();
+    }
+}
+
+#[test]
+fn a_job_on_its_way_to_a_dropped_receive_is_there_for_try_recv() {
+    on_every_server(|server| async move {
+        let runtime = Handle::current();
+        let sends = open::<u32>(&server, "jobs", Options::new().ack_wait(LONG)).await;
+        let other = Other::new(runtime, sends.sender());
+        in_one_thread(move || async move {
+            let queue = open::<u32>(&server, "jobs", Options::new()).await;
+            let client = connect(&server).await;
+            let rx = queue.receiver();
+            let mut number = 0;
+            loop {
+                number += 1;
+                let mut receiving = Box::pin(rx.recv());
+                assert!(polled(&mut receiving, 3).await.is_none());
+                until(|| async { consumer(&client, "jobs", "num_waiting").await >= 1 }).await;
+                drop(receiving);
+                let since = Instant::now();
+                other.send(number);
+                // It has come to this process, which has not read it yet.
+                let received = rx.try_recv().await;
+                if since.elapsed() < Duration::from_millis(90) {
+                    let job = received.unwrap();
+                    assert_eq!(*job, number);
+                    return job.done().await.unwrap();
+                }
+                // It took so long that the request was withdrawn, perhaps.
+                let job = match received {
+                    Ok(job) => job,
+                    Err(_) => rx.recv_timeout(SOON).await.unwrap(),
+                };
+                job.done().await.unwrap();
+            }
+        })
+        .await;
+    });
+}
+
+#[test]
+fn a_job_that_has_waited_for_the_next_receive_is_kept_although_the_ack_wait_is_short() {
+    on_every_server(|server| async move {
+        let ack_wait = Duration::from_millis(900);
+        let sends = open::<u32>(&server, "jobs", Options::new().ack_wait(ack_wait)).await;
+        let other = Other::new(Handle::current(), sends.sender());
+        in_one_thread(move || async move {
+            let queue = open::<u32>(&server, "jobs", Options::new()).await;
+            let client = connect(&server).await;
+            let rx = queue.receiver();
+            let mut number = 0;
+            loop {
+                number += 1;
+                let mut receiving = Box::pin(rx.recv());
+                assert!(polled(&mut receiving, 3).await.is_none());
+                until(|| async { consumer(&client, "jobs", "num_waiting").await >= 1 }).await;
+                drop(receiving);
+                let since = Instant::now();
+                other.send(number);
+                // This machine is busy, for so long that a third of the ack wait later is too late.
+                let busy = Duration::from_millis(700);
+                assert!(other.told.recv_timeout(busy).is_err());
+                let job = rx.recv_timeout(SOON).await.unwrap();
+                if since.elapsed() < Duration::from_millis(750) {
+                    assert_eq!((*job, job.deliveries()), (number, 1));
+                    let second = queue.receiver().recv_timeout(ack_wait).await;
+                    assert!(matches!(second, Err(Error::TimedOut { .. })), "{second:?}");
+                    return job.done().await.unwrap();
+                }
+                job.done().await.unwrap();
+            }
+        })
+        .await;
     });
 }
 

@@ -109,6 +109,28 @@ fn a_retried_job_comes_after_its_time() {
 }
 
 #[test]
+fn a_job_can_be_given_back_for_a_time_without_end() {
+    on_every_server(|server| async move {
+        // The server looks at jobs that were given back whenever an ack wait is over.
+        let ack_wait = Duration::from_millis(100);
+        let queue = open::<u32>(&server, "jobs", Options::new().ack_wait(ack_wait)).await;
+        let rx = queue.receiver();
+        for number in 1..=2 {
+            queue.sender().send(number).await.unwrap();
+            let job = rx.recv_timeout(SOON).await.unwrap();
+            assert_eq!(*job, number);
+            job.retry(Duration::MAX).await.unwrap();
+        }
+        let received = rx.recv_timeout(10 * ack_wait).await;
+        assert!(
+            matches!(received, Err(Error::TimedOut { .. })),
+            "{received:?}"
+        );
+        assert_eq!(queue.len().await.unwrap(), 2);
+    });
+}
+
+#[test]
 fn a_refused_job_is_gone_on_every_server() {
     on_every_server(|server| async move {
         let queue = open::<u32>(&server, "jobs", Options::new().ack_wait(LONG)).await;

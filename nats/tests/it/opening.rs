@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use wormhole_nats::async_nats::ConnectOptions;
+use wormhole_nats::async_nats::{Client, ConnectOptions};
 use wormhole_nats::{Error, Options, Queue, Storage};
 
-use crate::support::{api, connect, on_every_server, on_every_server_with, open, until};
+use crate::support::{SOON, api, connect, on_every_server, on_every_server_with, open, until};
 
 #[test]
 fn a_queue_is_made_as_the_options_say_and_found_again() {
@@ -116,6 +116,53 @@ fn a_stream_that_is_no_work_queue_is_refused() {
             "{text}"
         );
     });
+}
+
+#[test]
+fn a_consumer_that_jobs_are_pushed_to_is_refused() {
+    on_every_server(|server| async move {
+        let queue = open::<u32>(&server, "jobs", Options::new()).await;
+        let client = connect(&server).await;
+        replace_consumer(&client, r#""deliver_subject":"elsewhere""#).await;
+        let error = Queue::<u32>::open(client, "jobs", Options::new()).await;
+        let error = error.unwrap_err().to_string();
+        let expected = "`deliver_subject` is \"elsewhere\" and not null";
+        assert!(error.contains(expected), "{error}");
+        // Who had opened it before hears of it as well.
+        let error = queue.receiver().recv_timeout(SOON).await.unwrap_err();
+        assert!(matches!(error, Error::Server { .. }), "{error:#}");
+        assert!(format!("{error:#}").contains("push"), "{error:#}");
+    });
+}
+
+#[test]
+fn a_consumer_that_allows_no_such_requests_is_an_error_of_the_server() {
+    on_every_server(|server| async move {
+        let client = connect(&server).await;
+        open::<u32>(&server, "jobs", Options::new()).await;
+        replace_consumer(&client, r#""max_expires":1000000000"#).await;
+        let queue = open::<u32>(&server, "jobs", Options::new()).await;
+        let rx = queue.receiver();
+        for _ in 0..2 {
+            let error = rx.recv_timeout(SOON).await.unwrap_err();
+            assert!(matches!(error, Error::Server { .. }), "{error:#}");
+            assert!(
+                format!("{error:#}").contains("MaxRequestExpires"),
+                "{error:#}"
+            );
+        }
+        // A request that does not wait is none of these.
+        assert!(matches!(rx.try_recv().await, Err(Error::Empty { .. })));
+    });
+}
+
+/// Makes the consumer of a queue anew, with another setting.
+async fn replace_consumer(client: &Client, setting: &str) {
+    api(client, "CONSUMER.DELETE.jobs.workers", "").await;
+    let config = format!(r#"{{"durable_name":"workers","ack_policy":"explicit",{setting}}}"#);
+    let question = format!(r#"{{"stream_name":"jobs","config":{config}}}"#);
+    let made = api(client, "CONSUMER.DURABLE.CREATE.jobs.workers", &question).await;
+    assert!(made.get("error").is_none(), "{made}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use wormhole_nats::async_nats::ConnectOptions;
 use wormhole_nats::{Error, Options, Queue};
 
@@ -164,16 +165,49 @@ fn what_was_in_hand_when_the_server_died_is_delivered_again_or_done() {
 }
 
 #[test]
-fn a_server_without_jetstream_says_so() {
-    on_every_server_with(
-        "no_auth_user: a\naccounts { A { users: [{ user: a, password: a }] } }",
-        |server| async move {
-            let client = connect(&server).await;
-            let error = Queue::<u32>::open(client, "jobs", Options::new())
+fn a_queue_is_opened_however_long_a_cluster_votes() {
+    on_every_server_with("jetstream: false", |server| async move {
+        let client = connect(&server).await;
+        let mut questions = client.subscribe("$JS.API.>").await.unwrap();
+        client.flush().await.unwrap();
+        let opening = Queue::<u32>::open(connect(&server).await, "jobs", Options::new());
+        let opening = tokio::spawn(opening);
+        // A question takes a tenth of a second, and ten seconds without an answer are too long.
+        let votes =
+            r#"{"error":{"code":503,"err_code":10008,"description":"temporarily unavailable"}}"#;
+        for _ in 0..110 {
+            let question = questions.next().await.unwrap();
+            client
+                .publish(question.reply.unwrap(), votes.into())
                 .await
-                .unwrap_err();
-            assert!(matches!(error, Error::Server { .. }), "{error}");
-            assert!(format!("{error:#}").contains("JetStream"), "{error:#}");
-        },
-    );
+                .unwrap();
+        }
+        let question = questions.next().await.unwrap();
+        let refused = r#"{"error":{"code":500,"err_code":1,"description":"the vote is over"}}"#;
+        client
+            .publish(question.reply.unwrap(), refused.into())
+            .await
+            .unwrap();
+        let error = opening.await.unwrap().unwrap_err();
+        assert!(
+            format!("{error:#}").contains("the vote is over"),
+            "{error:#}"
+        );
+    });
+}
+
+/// A server with an account that has none.
+const WITHOUT_JETSTREAM: &str =
+    "no_auth_user: a\naccounts { A { users: [{ user: a, password: a }] } }";
+
+#[test]
+fn a_server_without_jetstream_says_so() {
+    on_every_server_with(WITHOUT_JETSTREAM, |server| async move {
+        let client = connect(&server).await;
+        let error = Queue::<u32>::open(client, "jobs", Options::new())
+            .await
+            .unwrap_err();
+        assert!(matches!(error, Error::Server { .. }), "{error}");
+        assert!(format!("{error:#}").contains("JetStream"), "{error:#}");
+    });
 }

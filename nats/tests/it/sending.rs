@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use wormhole_nats::{Error, Options};
+use wormhole_nats::{Error, Options, Storage};
 
 use crate::support::{api, connect, on_every_server, on_every_server_with, open, publish};
 
@@ -138,22 +138,79 @@ fn too_large_a_job_is_refused_before_it_is_sent() {
 }
 
 #[test]
-fn a_job_longer_than_the_whole_stream_is_too_large_and_not_full() {
+fn a_job_that_the_stream_has_no_room_for_is_too_large() {
     on_every_server(|server| async move {
-        let queue = open::<String>(&server, "jobs", Options::new().max_bytes(1000)).await;
-        let error = queue.sender().send("x".repeat(1000)).await.unwrap_err();
+        for (name, storage) in [("file", Storage::File), ("memory", Storage::Memory)] {
+            let options = Options::new().max_bytes(1000).storage(storage);
+            let queue = open::<String>(&server, name, options).await;
+            let tx = queue.sender();
+            let error = tx.send_with_id("a", "x".repeat(1000)).await.unwrap_err();
+            let Error::TooLarge { len, limit, .. } = error else {
+                panic!("{error}");
+            };
+            assert_eq!(limit, 1000);
+            let longest = usize::try_from(1000 - (len - 1000)).unwrap();
+            let error = tx.send_with_id("b", "x".repeat(longest + 1)).await;
+            let error = error.unwrap_err();
+            assert!(
+                matches!(error, Error::TooLarge { len: 1001, .. }),
+                "{error}"
+            );
+            // As long as possible. The server counts it as the library does.
+            let stored = tx.send_with_id("c", "x".repeat(longest)).await.unwrap();
+            assert_eq!(stored.sequence, 1);
+            let client = connect(&server).await;
+            let info = api(&client, &format!("STREAM.INFO.{name}"), "").await;
+            assert_eq!(info["state"]["bytes"], 1000, "{name}");
+            let job = queue.receiver().recv().await.unwrap();
+            assert_eq!(job.len(), longest);
+            job.done().await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_job_longer_than_its_stream_takes_is_too_large() {
+    on_every_server(|server| async move {
+        let client = connect(&server).await;
+        let limited = |limit: u32| {
+            format!(
+                r#"{{"name":"jobs","subjects":["jobs"],"retention":"workqueue","discard":"new","max_msg_size":{limit}}}"#
+            )
+        };
+        api(&client, "STREAM.CREATE.jobs", &limited(500)).await;
+        let queue = open::<String>(&server, "jobs", Options::new()).await;
+        let tx = queue.sender();
+        let error = tx.send_with_id("a", "x".repeat(500)).await.unwrap_err();
+        let Error::TooLarge { len, limit, .. } = error else {
+            panic!("{error:#}");
+        };
+        assert_eq!(limit, 500);
+        let longest = usize::try_from(500 - (len - 500)).unwrap();
+        let error = tx.send_with_id("b", "x".repeat(longest + 1)).await;
+        let error = error.unwrap_err();
+        assert!(
+            matches!(error, Error::TooLarge { len: 501, .. }),
+            "{error:#}"
+        );
+        let job = "x".repeat(longest);
+        tx.send_with_id("c", job.clone()).await.unwrap();
+
+        // A limit that was set later is one of the server's answer.
+        api(&client, "STREAM.UPDATE.jobs", &limited(499)).await;
+        let error = tx.send_with_id("d", job).await.unwrap_err();
         assert!(
             matches!(
                 error,
                 Error::TooLarge {
-                    len: 1002,
-                    limit: 1000,
+                    len: 500,
+                    limit: 499,
                     ..
                 }
             ),
-            "{error}"
+            "{error:#}"
         );
-        queue.sender().send("x".repeat(100)).await.unwrap();
+        assert_eq!(queue.len().await.unwrap(), 1);
     });
 }
 
