@@ -570,17 +570,27 @@ fn bulk() -> String {
 
 #[test]
 fn a_job_that_has_come_back_passes_by_a_worker_whose_channel_is_full() {
-    fn waits((news, gate, _): (Sender<()>, Receiver<bool>, String)) {
+    fn waits((news, gate, _): (Sender<()>, Receiver<bool>, String)) -> u32 {
         news.send(()).unwrap();
         if gate.recv().unwrap() {
             std::process::exit(3);
         }
+        std::process::id()
     }
     in_own_process(|| {
         let (news, hears) = channel().unwrap();
+        let mut pool = PoolOptions::new(2).ahead(2).run(waits).unwrap();
+        // Both have started.
+        let mut workers = BTreeSet::new();
+        while workers.len() < 2 {
+            let (go, goes) = channel().unwrap();
+            go.send(false).unwrap();
+            pool.submit((news.clone(), goes, String::new())).unwrap();
+            hears.recv_timeout(DEADLINE).unwrap();
+            workers.insert(pool.recv().unwrap().1.unwrap());
+        }
         let (end, ends) = channel().unwrap();
         let (go, goes) = channel().unwrap();
-        let mut pool = PoolOptions::new(2).ahead(2).run(waits).unwrap();
         let dies = pool.submit((news.clone(), ends, bulk())).unwrap();
         let stays = pool.submit((news.clone(), goes, bulk())).unwrap();
         for _ in 0..2 {
@@ -601,11 +611,11 @@ fn a_job_that_has_come_back_passes_by_a_worker_whose_channel_is_full() {
         let (id, outcome) = pool.recv_timeout(DEADLINE).unwrap();
         assert!(id == dies && matches!(outcome, Err(JobError::Died { .. })));
         let (id, outcome) = pool.recv_timeout(DEADLINE).unwrap();
-        assert!(ahead.remove(&id) && outcome == Ok(()), "{outcome:?}");
+        assert!(ahead.remove(&id) && outcome.is_ok(), "{outcome:?}");
         go.send(false).unwrap();
         ahead.insert(stays);
         for (id, outcome) in pool.finish().unwrap() {
-            assert!(ahead.remove(&id) && outcome == Ok(()), "{outcome:?}");
+            assert!(ahead.remove(&id) && outcome.is_ok(), "{outcome:?}");
         }
         assert!(ahead.is_empty());
     });
