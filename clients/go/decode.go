@@ -283,7 +283,7 @@ func (d *decoder) mapping(v reflect.Value) *problem {
 		if p := d.value(value, false); p != nil {
 			return p
 		}
-		closeAll(v.MapIndex(key), 0) // the last one of a key counts, the others go
+		closeAll(v.MapIndex(key)) // the last one of a key counts, the others go
 		v.SetMapIndex(key, value)
 		return nil
 	})

@@ -9,6 +9,7 @@ import (
 	"math"
 	"math/big"
 	"os"
+	"os/exec"
 	"reflect"
 	"strings"
 	"sync"
@@ -378,6 +379,96 @@ func TestWhatWasReceivedIsClosedOnErrorsMidway(t *testing.T) {
 	other.Close()
 	tx.Close()
 	rx.Close()
+}
+
+// ends runs what must come to an end.
+func ends(t *testing.T, do func()) {
+	t.Helper()
+	ended := make(chan bool)
+	go func() {
+		defer close(ended)
+		do()
+	}()
+	select {
+	case <-ended:
+	case <-within(t).Done():
+		t.Fatal("it does not end")
+	}
+}
+
+func TestLinkedValuesAreClosed(t *testing.T) {
+	noLeak(t)
+	type node struct {
+		Next, Prev *node
+		File       *os.File
+	}
+	// All descriptors are open before, and closed after.
+	closes := func(value any, files ...*os.File) {
+		t.Helper()
+		ends(t, func() { CloseAll(value) })
+		for i, file := range files {
+			if err := file.Close(); !errors.Is(err, os.ErrClosed) {
+				t.Errorf("%T, file %d: found %v", value, i, err)
+			}
+		}
+	}
+	linked := func(count int) (*node, []*os.File) {
+		var files []*os.File
+		nodes := make([]node, count)
+		for i := range nodes {
+			if i < 5 || i == count-1 {
+				nodes[i].File = memfd(t, "", 0)
+				files = append(files, nodes[i].File)
+			}
+			nodes[i].Next, nodes[i].Prev = &nodes[(i+1)%count], &nodes[(i+count-1)%count]
+		}
+		return &nodes[0], files
+	}
+	for _, count := range []int{1, 3, 100_000} {
+		ring, files := linked(count)
+		closes(ring, files...)
+	}
+	files := []*os.File{memfd(t, "", 0), memfd(t, "", 0), memfd(t, "", 0)}
+	list := []any{nil, nil, nil, files[0]}
+	list[0], list[1], list[2] = list[:1], list, &list
+	closes(list, files[0])
+	table := map[string]any{"file": files[1]}
+	table["x"], table["y"] = table, &table
+	closes(table, files[1])
+	// The first field of a struct is at its place.
+	type both struct {
+		First  node
+		Second *os.File
+	}
+	two := &both{Second: files[2]}
+	closes([]any{two, &two.First}, files[2])
+	// They cannot be sent. Whoever hands them over, or works for a pool, has them closed none the less.
+	ring, files := linked(3)
+	ends(t, func() {
+		var encode *EncodeError
+		if err := Spawn(exec.Command("/missing"), ring); !errors.As(err, &encode) {
+			t.Errorf("found %v", err)
+		}
+	})
+	closes(ring, files...)
+	jobs, source := pair[int](t, Options{})
+	results, outcome := pair[jobResult[*node]](t, Options{})
+	check(t, jobs.Send(within(t), 1))
+	jobs.Close()
+	ring, files = linked(3)
+	ends(t, func() {
+		args := workerArgs[int, *node]{Jobs: source, Results: results}
+		if err := workOn(args, func(int) (*node, error) { return ring, nil }); err != nil {
+			t.Error(err)
+		}
+	})
+	results.Close()
+	if result := must[jobResult[*node]](t)(outcome.Recv(within(t))); result.Err == nil {
+		t.Errorf("found %+v", result)
+	}
+	closes(ring, files...)
+	source.Close()
+	outcome.Close()
 }
 
 func TestEnumsAreReadAsRustReadsThem(t *testing.T) {
