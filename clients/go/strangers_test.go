@@ -4,6 +4,7 @@ package wormhole
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -380,32 +381,35 @@ func TestNothingIsNumberedAsAStandardStream(t *testing.T) {
 	rx.Close()
 }
 
-func TestSendsNeedNoSendto(t *testing.T) {
-	// In a program of its own, because it is for good.
+// sandboxes are programs for sandboxes, by their names. Each says what is wrong there.
+var sandboxes = map[string]func() error{
+	"sendto is denied":      sendWithoutSendto,
+	"no packet is accepted": sendWhatIsRefused,
+}
+
+// inSandbox runs one in a process of its own, because a sandbox is for good.
+func inSandbox(t *testing.T, name string) {
+	t.Helper()
 	cmd := exec.CommandContext(within(t), os.Args[0])
-	cmd.Env = append(os.Environ(), "WORMHOLE_TEST_CHILD=sandbox")
+	cmd.Env = append(os.Environ(), "WORMHOLE_TEST_CHILD="+name)
 	output, err := cmd.CombinedOutput()
-	if err != nil || string(output) != "sent and received" {
+	if err != nil || string(output) != "as expected" {
 		t.Errorf("found %v: %s", err, output)
 	}
 }
 
-// sandboxedChild sends where sendto is denied, as some containers do.
-func sandboxedChild() error {
+// deny denies a system call to this thread from now on: it fails with that error.
+func deny(number int, errno syscall.Errno) error {
 	runtime.LockOSThread()
-	tx, rx, err := Channel[*os.File]()
-	if err != nil {
-		return err
-	}
 	type instruction struct {
 		code   uint16
 		jt, jf uint8
 		k      uint32
 	}
 	program := []instruction{
-		{0x20, 0, 0, 0},                          // the number of the system call
-		{0x15, 0, 1, uint32(syscall.SYS_SENDTO)}, // equal?
-		{0x06, 0, 0, 0x00050000 | uint32(syscall.EPERM)},
+		{0x20, 0, 0, 0},              // the number of the system call
+		{0x15, 0, 1, uint32(number)}, // equal?
+		{0x06, 0, 0, 0x00050000 | uint32(errno)},
 		{0x06, 0, 0, 0x7fff0000}, // allowed
 	}
 	filter := struct {
@@ -420,8 +424,22 @@ func sandboxedChild() error {
 	if e != 0 {
 		return e
 	}
-	if _, _, e := syscall.RawSyscall6(syscall.SYS_SENDTO, 0, 0, 0, 0, 0, 0); e != syscall.EPERM {
-		return fmt.Errorf("sendto is not denied: %w", e)
+	if _, _, e := syscall.RawSyscall6(uintptr(number), ^uintptr(0), 0, 0, 0, 0, 0); e != errno {
+		return fmt.Errorf("system call %d is not denied: %w", number, e)
+	}
+	return nil
+}
+
+func TestSendsNeedNoSendto(t *testing.T) { inSandbox(t, "sendto is denied") }
+
+// sendWithoutSendto sends where sendto is denied, as some containers do.
+func sendWithoutSendto() error {
+	tx, rx, err := Channel[*os.File]()
+	if err != nil {
+		return err
+	}
+	if err := deny(syscall.SYS_SENDTO, syscall.EPERM); err != nil {
+		return err
 	}
 	file, err := tx.File()
 	if err != nil {
@@ -435,6 +453,38 @@ func sandboxedChild() error {
 		return err
 	}
 	_, err = rx.TryRecv()
+	return err
+}
+
+func TestAKernelThatTakesNoPacketAtAllIsAnErrorAndNoHang(t *testing.T) {
+	inSandbox(t, "no packet is accepted")
+}
+
+func sendWhatIsRefused() error {
+	tx, rx, err := Channel[string]()
+	if err != nil {
+		return err
+	}
+	defer CloseAll([]any{tx, rx})
+	if err := deny(syscall.SYS_SENDMSG, syscall.EMSGSIZE); err != nil {
+		return err
+	}
+	before, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return err
+	}
+	for _, message := range []string{"short", strings.Repeat("x", 300_000)} {
+		for _, err := range []error{tx.Send(context.Background(), message), tx.TrySend(message)} {
+			var io *IOError
+			if !errors.As(err, &io) || io.Operation != "send a message" || io.Err != syscall.EMSGSIZE {
+				return fmt.Errorf("a message of %d bytes: found %w", len(message), err)
+			}
+		}
+	}
+	after, err := os.ReadDir("/proc/self/fd")
+	if err == nil && len(after) != len(before) {
+		err = fmt.Errorf("%d descriptors are open, %d before", len(after), len(before))
+	}
 	return err
 }
 
