@@ -278,6 +278,82 @@ func TestAListenerInAMessage(t *testing.T) {
 	tx.Close()
 }
 
+func TestGoroutinesShareAListenerThatBlocks(t *testing.T) {
+	noLeak(t)
+	name := fmt.Sprintf("\x00wormhole-blocking-%d", os.Getpid())
+	a := must[*address](t)(newAddress(name))
+	socket := socketOf(t, syscall.AF_UNIX, syscall.SOCK_SEQPACKET)
+	check(t, a.raw.bind(int(socket.Fd())))
+	check(t, syscall.Listen(int(socket.Fd()), 16))
+	ctx := within(t)
+	listener := must[*Listener[int]](t)(ListenerFromFile[int](socket))
+	type outcome struct {
+		rx  *Receiver[int]
+		err error
+	}
+	const goroutines, clients = 16, 500
+	outcomes := make(chan outcome, goroutines)
+	next := func() outcome {
+		t.Helper()
+		select {
+		case o := <-outcomes:
+			return o
+		case <-ctx.Done():
+			t.Fatal("calls still wait")
+			return outcome{}
+		}
+	}
+	// All see the client, and one gets it.
+	for i := 0; i < clients; i++ {
+		gate := make(chan bool)
+		for g := 0; g < goroutines; g++ {
+			go func() {
+				<-gate
+				rx, _, err := listener.TryAccept()
+				outcomes <- outcome{rx, err}
+			}()
+		}
+		tx := must[*Sender[int]](t)(Connect[int](ctx, name))
+		close(gate)
+		accepted := 0
+		for g := 0; g < goroutines; g++ {
+			if o := next(); o.err == nil {
+				accepted++
+				check(t, o.rx.Close())
+			} else {
+				expect(t, o.err, ErrEmpty)
+			}
+		}
+		if accepted != 1 {
+			t.Fatalf("one client was accepted %d times", accepted)
+		}
+		check(t, tx.Close())
+	}
+	for g := 0; g < goroutines; g++ {
+		go func() {
+			for {
+				rx, _, err := listener.Accept(ctx)
+				outcomes <- outcome{rx, err}
+				if err != nil {
+					return
+				}
+			}
+		}()
+	}
+	for i := 0; i < clients; i++ {
+		tx := must[*Sender[int]](t)(Connect[int](ctx, name))
+		o := next()
+		check(t, o.err)
+		check(t, o.rx.Close())
+		check(t, tx.Close())
+	}
+	check(t, listener.Close())
+	for g := 0; g < goroutines; g++ {
+		expect(t, next().err, ErrClosed)
+	}
+	socket.Close()
+}
+
 func TestErrorsAreWithoutDeceptiveCharacters(t *testing.T) {
 	const text = "a\u202eb\u2066c\u200bd\u2028e\U000e0041f\x1bg\u00adhé😀"
 	const expected = `a\u202eb\u2066c\u200bd\u2028e\U000e0041f\u001bg\u00adhé😀`
