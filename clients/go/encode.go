@@ -3,6 +3,7 @@
 package wormhole
 
 import (
+	"bytes"
 	"encoding"
 	"encoding/json"
 	"math"
@@ -58,15 +59,17 @@ func (e *encoder) value(v reflect.Value) *problem {
 		if v.IsNil() {
 			return e.write("null")
 		}
-		if v.Kind() == reflect.Pointer && isNull(v.Elem()) {
-			return wrong("a pointer to a nil %s would arrive as nil itself", v.Elem().Type())
-		}
 		// What a pointer points to finds its pointer's methods again.
 		if e.hops++; e.hops > maxHops {
 			return wrong("more than %d pointers to follow", maxHops)
 		}
 		defer func() { e.hops-- }()
-		return e.value(v.Elem())
+		start := len(e.text)
+		p := e.value(v.Elem())
+		if p == nil && v.Kind() == reflect.Pointer && string(bytes.TrimSpace(e.text[start:])) == "null" {
+			return wrong("a pointer to a %s that is written null would arrive as nil itself", t.Elem())
+		}
+		return p
 	}
 	if written, p := e.byMethod(v); written {
 		return p
@@ -92,11 +95,6 @@ func (e *encoder) value(v reflect.Value) *problem {
 		return e.structure(v)
 	}
 	return wrong("a value of type %s cannot be written", t)
-}
-
-// isNull tells whether a value is a pointer or an interface that is written as null.
-func isNull(v reflect.Value) bool {
-	return (v.Kind() == reflect.Pointer || v.Kind() == reflect.Interface) && v.IsNil() && !isDescriptor(v.Type())
 }
 
 func (e *encoder) write(text string) *problem {

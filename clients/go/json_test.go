@@ -112,6 +112,16 @@ func TestWhatJSONCannotCarry(t *testing.T) {
 		notSent(t, &nothing, expected)
 		notSent(t, &loose, expected)
 		notSent(t, struct{ X **float64 }{&nothing}, expected)
+		loose = nothing
+		notSent(t, []any{&loose}, expected)
+		for _, text := range []string{"null", " \tnull\r\n"} {
+			raw := json.RawMessage(text)
+			notSent(t, &raw, expected)
+			notSent(t, struct{ X *json.RawMessage }{&raw}, expected)
+			if got := arrives(t, raw); string(got) != "null" {
+				t.Errorf("found %s", got)
+			}
+		}
 		half := 0.5
 		something := &half
 		if got := arrives(t, &something); **got != half {
