@@ -88,6 +88,11 @@ func (d *decoder) value(v reflect.Value, mayBeNil bool) *problem {
 		if p := d.skip(); p != nil {
 			return p
 		}
+		// By convention most methods leave a value as it is for null, so that it would arrive as zero.
+		if string(d.text[start:d.at]) == "null" && v.Kind() != reflect.Slice && v.Kind() != reflect.Map {
+			d.at = start
+			return d.expected("a value of type " + t.String())
+		}
 		if err := v.Addr().Interface().(json.Unmarshaler).UnmarshalJSON(d.text[start:d.at]); err != nil {
 			return failed(err)
 		}

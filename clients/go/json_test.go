@@ -122,6 +122,15 @@ func TestWhatJSONCannotCarry(t *testing.T) {
 				t.Errorf("found %s", got)
 			}
 		}
+		// Where nothing may not stand it is refused, although methods of these types would take it.
+		notReceived[big.Int](t, "null", " null ")
+		notReceived[time.Time](t, "null")
+		notReceived[[]big.Int](t, "[1,null]")
+		notReceived[map[string]time.Time](t, `{"x":null}`)
+		notReceived[struct{ X big.Int }](t, `{"X":null}`)
+		if got := must[*time.Time](t)(reads[*time.Time](t, "null")); got != nil {
+			t.Errorf("found %v", got)
+		}
 		half := 0.5
 		something := &half
 		if got := arrives(t, &something); **got != half {
