@@ -93,6 +93,10 @@ func (d *decoder) value(v reflect.Value, mayBeNil bool) *problem {
 			d.at = start
 			return d.expected("a value of type " + t.String())
 		}
+		if isTooWide(d.text[start:d.at]) {
+			d.at = start
+			return d.wrong("a number of more than %d digits", maxDigits)
+		}
 		if err := v.Addr().Interface().(json.Unmarshaler).UnmarshalJSON(d.text[start:d.at]); err != nil {
 			return failed(err)
 		}
@@ -102,6 +106,9 @@ func (d *decoder) value(v reflect.Value, mayBeNil bool) *problem {
 		text, p := d.str()
 		if p != nil {
 			return p
+		}
+		if t.PkgPath() == bigPackage && len(text) > maxDigits {
+			return d.wrong("a number of more than %d digits", maxDigits)
 		}
 		if err := v.Addr().Interface().(encoding.TextUnmarshaler).UnmarshalText([]byte(text)); err != nil {
 			return failed(err)

@@ -42,7 +42,8 @@
 //   - An integer field takes digits alone: 1.0, 1e0 and -0 are refused, and what does not fit. Floats always have
 //     a point or an exponent. NaN and the infinities cannot be sent.
 //   - A field of type any gets numbers as [encoding/json.Number], so that no digit is lost. A *big.Int takes
-//     integers of any size.
+//     integers of up to 4300 digits, as Python does, because reading takes the square of their number. So does any
+//     type with methods for numbers of its own; and a *big.Float or *big.Rat, which is a string.
 //   - A string that is not UTF-8 cannot be sent; encoding/json would quietly change it. A lone surrogate in an
 //     escape, which it would change as well, is refused.
 //   - More than 127 levels are refused in both directions. That is also how a value that contains itself ends.

@@ -161,6 +161,9 @@ func (e *encoder) byMethod(v reflect.Value) (written bool, p *problem) {
 	if err != nil {
 		return true, failed(err)
 	}
+	if t.PkgPath() == bigPackage && len(text) > maxDigits {
+		return true, wrong("a number of more than %d digits", maxDigits)
+	}
 	return true, e.str(string(text))
 }
 
@@ -178,8 +181,21 @@ func (e *encoder) raw(text []byte) *problem {
 		p.reason = "what MarshalJSON wrote is no JSON: " + p.reason
 		return p
 	}
+	if isTooWide(text) {
+		return wrong("a number of more than %d digits", maxDigits)
+	}
 	e.text = append(e.text, text...)
 	return nil
+}
+
+// maxDigits is how long a number may be that a method reads or writes. Those of package math/big take the square of it in
+// time. Python has the same limit, for all integers.
+const maxDigits = 4300
+
+// isTooWide tells whether a text is a number of more digits.
+func isTooWide(text []byte) bool {
+	text = bytes.TrimPrefix(bytes.TrimSpace(text), []byte("-"))
+	return len(text) > maxDigits && '0' <= text[0] && text[0] <= '9'
 }
 
 func (e *encoder) number(text string) *problem {

@@ -181,6 +181,22 @@ func TestWhatJSONCannotCarry(t *testing.T) {
 				t.Errorf("found %v", got)
 			}
 		}
+		// No longer than Python takes.
+		longest := strings.Repeat("9", maxDigits)
+		for _, digits := range []string{longest, "-" + longest} {
+			wide, _ := new(big.Int).SetString(digits, 10)
+			if got := arrives(t, wide); got.Cmp(wide) != 0 {
+				t.Errorf("found %v", got)
+			}
+			notReceived[*big.Int](t, digits+"0", strings.Repeat(digits, 40))
+			notReceived[flattened](t, `{"Keys":{},"Wide":`+digits+`0}`)
+			notSent(t, wide.Mul(wide, big.NewInt(10)), "a number of more than 4300 digits")
+			notSent(t, json.RawMessage(" "+digits+"0 "), "a number of more than 4300 digits")
+			quoted := `"` + digits + `0"` // as the others of math/big are
+			notReceived[*big.Rat](t, quoted)
+			notReceived[*big.Float](t, quoted)
+			notSent(t, new(big.Rat).SetInt(wide), "a number of more than 4300 digits")
+		}
 		notReceived[uint64](t, "18446744073709551616")
 		notReceived[int64](t, "-9223372036854775809", "1.0", "-0")
 		if got := must[float64](t)(reads[float64](t, "9007199254740993")); got != 1<<53 {
