@@ -9,6 +9,7 @@ import (
 	"math"
 	"reflect"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -301,18 +302,41 @@ func (d *decoder) mapping(v reflect.Value) *problem {
 	})
 }
 
+// setKey reads a key, which is the string that the same value is elsewhere, or its number or boolean as a string.
 func setKey(key reflect.Value, name string) *problem {
-	if key.Kind() == reflect.String {
-		key.SetString(name)
-		return nil
+	t := key.Type()
+	own := key.Addr().Interface()
+	isText := hasMethods(reflect.PointerTo(t), textUnmarshalerType)
+	if hasMethods(reflect.PointerTo(t), unmarshalerType) {
+		var quoted encoder
+		if p := quoted.str(name); p != nil {
+			return p
+		}
+		err := own.(json.Unmarshaler).UnmarshalJSON(quoted.text)
+		if err == nil {
+			return nil
+		}
+		key.Set(reflect.Zero(t))
+		bare := scanner{text: []byte(name)}
+		isBare := name != "" && strings.IndexByte("-0123456789tf", name[0]) >= 0 && bare.skip() == nil && bare.at == len(name)
+		if isBare && !isTooWide(bare.text) && own.(json.Unmarshaler).UnmarshalJSON(bare.text) == nil {
+			return nil
+		}
+		if !isText {
+			return failed(err)
+		}
+		key.Set(reflect.Zero(t))
 	}
-	if unmarshaler, ok := key.Addr().Interface().(encoding.TextUnmarshaler); ok {
-		if err := unmarshaler.UnmarshalText([]byte(name)); err != nil {
+	if isText {
+		if err := own.(encoding.TextUnmarshaler).UnmarshalText([]byte(name)); err != nil {
 			return failed(err)
 		}
 		return nil
 	}
 	switch key.Kind() {
+	case reflect.String:
+		key.SetString(name)
+		return nil
 	case reflect.Bool:
 		if name != "true" && name != "false" {
 			return wrong("found the key %q, expected true or false", clip(name))

@@ -198,6 +198,95 @@ func TestWhatCannotBeWritten(t *testing.T) {
 	}
 }
 
+// Enums of several kinds. shade is a string by another name, level has methods of its pointer, code and grade bring JSON of
+// their own, a string and a number, and spot has another form for keys.
+type shade string
+type level int
+type code int
+type grade int
+type spot struct{ X, Y int }
+
+func (s shade) MarshalText() ([]byte, error) { return []byte(strings.ToUpper(string(s))), nil }
+
+func (s *shade) UnmarshalText(text []byte) error {
+	*s = shade(strings.ToLower(string(text)))
+	return nil
+}
+
+func (l *level) MarshalText() ([]byte, error) { return []byte(fmt.Sprint("level ", int(*l))), nil }
+
+func (l *level) UnmarshalText(text []byte) error {
+	_, err := fmt.Sscanf(string(text), "level %d", (*int)(l))
+	return err
+}
+
+func (c code) MarshalJSON() ([]byte, error) { return json.Marshal(fmt.Sprintf("\"%d\"", int(c))) }
+
+func (c *code) UnmarshalJSON(text []byte) error {
+	_, err := fmt.Sscanf(string(text), `"\"%d\""`, (*int)(c))
+	return err
+}
+
+func (g grade) MarshalJSON() ([]byte, error) { return []byte(fmt.Sprintf(" %d ", 100*int(g))), nil }
+
+func (g *grade) UnmarshalJSON(text []byte) error {
+	*g = -1 // which must not stay after a failure
+	if _, err := fmt.Sscanf(string(text), "%d", (*int)(g)); err != nil {
+		return err
+	}
+	*g /= 100
+	return nil
+}
+
+func (s spot) MarshalJSON() ([]byte, error) { return []byte(fmt.Sprintf("[%d,%d]", s.X, s.Y)), nil }
+
+func (s *spot) UnmarshalJSON(text []byte) error {
+	_, err := fmt.Sscanf(string(text), "[%d,%d]", &s.X, &s.Y)
+	return err
+}
+
+func (s spot) MarshalText() ([]byte, error) { return []byte(fmt.Sprintf("%d,%d", s.X, s.Y)), nil }
+
+func (s *spot) UnmarshalText(text []byte) error {
+	_, err := fmt.Sscanf(string(text), "%d,%d", &s.X, &s.Y)
+	return err
+}
+
+type everywhere[T comparable] struct {
+	Alone T
+	Keys  map[T]bool
+	Loose map[any]bool `json:",omitempty"`
+}
+
+// spelledAlike sends a value as itself, as a key, and where there is no type.
+func spelledAlike[T comparable](t *testing.T, value T, alone, key string) {
+	t.Helper()
+	text, p := textOf(t, everywhere[T]{value, map[T]bool{value: true}, map[any]bool{value: true}})
+	if p != nil {
+		t.Fatal(p.text())
+	}
+	if expected := fmt.Sprintf(`{"Alone":%s,"Keys":{%s:true},"Loose":{%s:true}}`, alone, key, key); text != expected {
+		t.Errorf("found    %s\nexpected %s", text, expected)
+	}
+	got := arrives(t, everywhere[T]{Alone: value, Keys: map[T]bool{value: true}})
+	if got.Alone != value || len(got.Keys) != 1 || !got.Keys[value] {
+		t.Errorf("found %+v", got)
+	}
+}
+
+func TestAMemberOfAnEnumIsSpelledAlikeWhereverItStands(t *testing.T) {
+	spelledAlike(t, shade("red"), `"RED"`, `"RED"`)
+	spelledAlike(t, color(3), `"color-3"`, `"color-3"`)
+	spelledAlike(t, level(3), `"level 3"`, `"level 3"`)
+	spelledAlike(t, code(3), `"\"3\""`, `"\"3\""`)
+	spelledAlike(t, grade(3), ` 300 `, `"300"`)
+	spelledAlike(t, spot{1, -2}, `[1,-2]`, `"1,-2"`)
+	spelledAlike(t, time.Unix(0, 0).UTC(), `"1970-01-01T00:00:00Z"`, `"1970-01-01T00:00:00Z"`)
+	notReceived[map[level]int](t, `{"3":1}`)
+	notReceived[map[code]int](t, `{"x":1}`)
+	notReceived[map[grade]int](t, `{"x":1}`, `{"[300]":1}`, `{" 300":1}`, `{"":1}`, `{"`+strings.Repeat("3", maxDigits+1)+`":1}`)
+}
+
 type everything struct {
 	Slice   []*os.File
 	Map     map[string]*Sender[int]
