@@ -930,7 +930,7 @@ static int whp_remove_stale(const struct whp_address *address) {
     do result = whp_address_connect(probe, address);
     while (result == -EINTR);
     close(probe);
-    if (result == -ECONNREFUSED || result == -ENOENT) return unlink(path) < 0 ? -errno : 0;
+    if (result == -ECONNREFUSED || result == -ENOENT) return unlink(path) < 0 && errno != ENOENT ? -errno : 0;
     return result == 0 || result == -EPROTOTYPE || result == -EAGAIN ? -EADDRINUSE : result;
 }
 

@@ -4,6 +4,7 @@ package wormhole
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -392,7 +393,10 @@ func (a *address) removeIfStale(path string) error {
 	defer closeFd(probe)
 	switch err := a.raw.connect(probe); err {
 	case syscall.ECONNREFUSED, syscall.ENOENT:
-		return os.Remove(path)
+		if err := os.Remove(path); !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		return nil // somebody else has removed it meanwhile
 	case nil, syscall.EPROTOTYPE, syscall.EAGAIN:
 		return syscall.EADDRINUSE
 	default:

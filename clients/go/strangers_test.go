@@ -459,8 +459,9 @@ func TestNothingIsNumberedAsAStandardStream(t *testing.T) {
 
 // sandboxes are programs for sandboxes, by their names. Each says what is wrong there.
 var sandboxes = map[string]func() error{
-	"sendto is denied":      sendWithoutSendto,
-	"no packet is accepted": sendWhatIsRefused,
+	"sendto is denied":       sendWithoutSendto,
+	"no packet is accepted":  sendWhatIsRefused,
+	"no file can be removed": removeWhatVanishes,
 }
 
 // inSandbox runs one in a process of its own, because a sandbox is for good.
@@ -560,6 +561,41 @@ func sendWhatIsRefused() error {
 	after, err := os.ReadDir("/proc/self/fd")
 	if err == nil && len(after) != len(before) {
 		err = fmt.Errorf("%d descriptors are open, %d before", len(after), len(before))
+	}
+	return err
+}
+
+func TestAStaleFileThatVanishesIsNotMissed(t *testing.T) { inSandbox(t, "no file can be removed") }
+
+// removeWhatVanishes replaces a stale file which is not there any more when it is to be removed.
+func removeWhatVanishes() error {
+	directory, err := os.MkdirTemp("", "wormhole")
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(directory, "socket")
+	a, err := newAddress(path)
+	if err != nil {
+		return err
+	}
+	listener, err := Listen[int](path)
+	if err != nil {
+		return err
+	}
+	if err := listener.end.close(); err != nil {
+		return err
+	}
+	found := make(chan error)
+	go func() {
+		err := deny(syscall.SYS_UNLINKAT, syscall.ENOENT)
+		if err == nil {
+			err = a.removeIfStale(path)
+		}
+		found <- err
+	}()
+	err = <-found
+	if removed := os.RemoveAll(directory); err == nil {
+		err = removed
 	}
 	return err
 }
