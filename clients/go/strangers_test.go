@@ -462,6 +462,7 @@ var sandboxes = map[string]func() error{
 	"sendto is denied":       sendWithoutSendto,
 	"no packet is accepted":  sendWhatIsRefused,
 	"no file can be removed": removeWhatVanishes,
+	"out of descriptors":     startNoPoller,
 }
 
 // inSandbox runs one in a process of its own, because a sandbox is for good.
@@ -598,6 +599,26 @@ func removeWhatVanishes() error {
 		err = removed
 	}
 	return err
+}
+
+func TestAPollerThatCannotBeNumberedIsClosed(t *testing.T) { inSandbox(t, "out of descriptors") }
+
+// startNoPoller makes an epoll that has the number of a standard stream, which it cannot get rid of.
+func startNoPoller() error {
+	if err := syscall.Close(0); err != nil {
+		return err
+	}
+	if err := deny(syscall.SYS_FCNTL, syscall.EMFILE); err != nil {
+		return err
+	}
+	var p epollPoller
+	if _, err := p.start(); err != syscall.EMFILE {
+		return fmt.Errorf("found %w", err)
+	}
+	if err := syscall.Close(0); err != syscall.EBADF {
+		return fmt.Errorf("the epoll is still open: %w", err)
+	}
+	return nil
 }
 
 // controlMessage makes a control message, padded as the kernel pads it.
