@@ -462,6 +462,7 @@ var sandboxes = map[string]func() error{
 	"sendto is denied":       sendWithoutSendto,
 	"no packet is accepted":  sendWhatIsRefused,
 	"no file can be removed": removeWhatVanishes,
+	"nothing is received":    receiveNothing,
 	"out of descriptors":     startNoPoller,
 }
 
@@ -564,6 +565,51 @@ func sendWhatIsRefused() error {
 		err = fmt.Errorf("%d descriptors are open, %d before", len(after), len(before))
 	}
 	return err
+}
+
+func TestAReceiveThatIsDeniedConsumesNothing(t *testing.T) { inSandbox(t, "nothing is received") }
+
+func receiveNothing() error {
+	tx, rx, err := Channel[int]()
+	if err != nil {
+		return err
+	}
+	if err := tx.TrySend(5); err != nil {
+		return err
+	}
+	fd, err := rx.end.acquire()
+	if err != nil {
+		return err
+	}
+	defer rx.end.release()
+	if err := deny(syscall.SYS_RECVMSG, syscall.EPERM); err != nil {
+		return err
+	}
+	for i := 0; i < 2; i++ {
+		_, err := rx.Recv(context.Background())
+		if _, ok := err.(*IOError); !ok {
+			return fmt.Errorf("found %w", err)
+		}
+		canReceive := []pollFd{{fd: int32(fd), events: pollIn}}
+		if err := poll(canReceive, 0); err != nil || canReceive[0].revents != pollIn {
+			return fmt.Errorf("the message is gone: %w", err)
+		}
+	}
+	// So a worker ends, and does not answer again and again.
+	results, answers, err := Channel[jobResult[int]]()
+	if err != nil {
+		return err
+	}
+	err = workOn(workerArgs[int, int]{Jobs: rx, Results: results}, func(job int) (int, error) { return job, nil })
+	if _, ok := err.(*IOError); !ok {
+		return fmt.Errorf("found %w", err)
+	}
+	canReceive := []pollFd{{fd: int32(answers.end.fd), events: pollIn}}
+	if err := poll(canReceive, 0); err != nil || canReceive[0].revents != 0 {
+		return fmt.Errorf("there is an answer: %w", err)
+	}
+	CloseAll([]any{tx, results, answers}) // not to be collected before
+	return nil
 }
 
 func TestAStaleFileThatVanishesIsNotMissed(t *testing.T) { inSandbox(t, "no file can be removed") }
