@@ -4,7 +4,6 @@ package wormhole
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"runtime"
 	"runtime/debug"
@@ -65,14 +64,13 @@ func workOn[J, R any](args workerArgs[J, R], work func(job J) (R, error)) error 
 		var job J
 		var result jobResult[R]
 		var err error
-		var io *IOError
 		failure := recovering(func() { job, err = args.Jobs.Recv(ctx) })
 		switch {
 		case failure != nil: // that job is lost
 			result.Err = failure
-		case errors.Is(err, ErrDisconnected):
+		case err == ErrDisconnected:
 			return nil
-		case errors.Is(err, ErrClosed) || errors.As(err, &io):
+		case err == ErrClosed || isIO(err):
 			return err
 		case err != nil: // that one as well
 			result.Err = &jobFailure{Message: err.Error()}
@@ -80,7 +78,7 @@ func workOn[J, R any](args workerArgs[J, R], work func(job J) (R, error)) error 
 			result = runJob(work, job)
 		}
 		failure = recovering(func() { err = args.Results.Send(ctx, result) })
-		if failure == nil && err != nil && !errors.Is(err, ErrDisconnected) {
+		if failure == nil && err != nil && err != ErrDisconnected {
 			failure = &jobFailure{Message: err.Error()}
 		}
 		if failure != nil {
@@ -88,13 +86,19 @@ func workOn[J, R any](args workerArgs[J, R], work func(job J) (R, error)) error 
 		}
 		CloseAll(result)
 		CloseAll(job)
-		if errors.Is(err, ErrDisconnected) {
+		if err == ErrDisconnected {
 			return nil // nobody wants results any more
 		}
 		if err != nil {
 			return err
 		}
 	}
+}
+
+// isIO tells whether it is an IOError itself, not a DecodeError of which one is the cause.
+func isIO(err error) bool {
+	_, is := err.(*IOError)
+	return is
 }
 
 func runJob[J, R any](work func(job J) (R, error), job J) (result jobResult[R]) {

@@ -145,6 +145,33 @@ func TestAWorkerOutlivesMethodsThatPanic(t *testing.T) {
 	rx.Close()
 }
 
+// failsToBeRead is read with an error of this package.
+type failsToBeRead struct{}
+
+func (*failsToBeRead) UnmarshalJSON(text []byte) error {
+	return map[string]error{"0": ErrDisconnected, "1": ErrClosed, "2": &IOError{"read", os.ErrInvalid}}[string(text)]
+}
+
+func TestAWorkerGoesOnAfterAJobThatIsLostWhateverTheCause(t *testing.T) {
+	noLeak(t)
+	jobs, source := pair[int](t, Options{})
+	results, outcome := pair[jobResult[int]](t, Options{})
+	for i := 0; i <= 3; i++ {
+		check(t, jobs.Send(within(t), i))
+	}
+	jobs.Close()
+	args := workerArgs[failsToBeRead, int]{Jobs: &Receiver[failsToBeRead]{source.end}, Results: results}
+	check(t, workOn(args, func(failsToBeRead) (int, error) { return 5, nil }))
+	for i := 0; i <= 3; i++ {
+		if result := must[jobResult[int]](t)(outcome.TryRecv()); (result.Err == nil) != (i == 3) {
+			t.Errorf("job %d: found %+v", i, result)
+		}
+	}
+	source.Close()
+	results.Close()
+	outcome.Close()
+}
+
 func TestAWorkerWhosePoolIsGoneEnds(t *testing.T) {
 	noLeak(t)
 	jobs, source := pair[int](t, Options{})
