@@ -111,10 +111,15 @@ void wormhole_message_clear(struct wormhole_message *message);
  * there are none, and no text.
  *
  * -EPIPE: nothing is queued and every sender is gone, which ends a loop. -EAGAIN (try): nothing is queued.
- * -ETIMEDOUT (timeout). After the others the message is lost, its descriptors are closed, and the next call
- * gives the next message. -EBADMSG: it is not what the protocol says. -EMSGSIZE: longer than max_message_len. -EMFILE:
- * descriptors were lost, because this process is out of them or a security module has refused them. -EPROTO: it has
- * descriptors, and the function is none of those with `fds` in their names. Others are the kernel's.
+ * -ETIMEDOUT (timeout).
+ *
+ * After these the message is lost, its descriptors are closed, and the next call gives the next message. -EBADMSG: it
+ * is not what the protocol says. -EMSGSIZE: longer than max_message_len. -EMFILE: descriptors were lost, because this
+ * process is out of them or a security module has refused them. -EPROTO: it has descriptors, and the function is none
+ * of those with `fds` in their names.
+ *
+ * Others are the kernel's, such as -EBADF, -ENOMEM, and what a sandbox says. A message may be lost then; or none was
+ * received, and the next call may fail alike. So they end a loop as well.
  */
 int wormhole_recv(int rx, struct wormhole_message *message);
 int wormhole_try_recv(int rx, struct wormhole_message *message);
@@ -930,7 +935,7 @@ static int whp_remove_stale(const struct whp_address *address) {
     do result = whp_address_connect(probe, address);
     while (result == -EINTR);
     close(probe);
-    if (result == -ECONNREFUSED || result == -ENOENT) return unlink(path) < 0 ? -errno : 0;
+    if (result == -ECONNREFUSED || result == -ENOENT) return unlink(path) < 0 && errno != ENOENT ? -errno : 0;
     return result == 0 || result == -EPROTOTYPE || result == -EAGAIN ? -EADDRINUSE : result;
 }
 

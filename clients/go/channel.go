@@ -148,9 +148,10 @@ type Receiver[T any] struct {
 
 // Recv receives the next message, and waits until there is one.
 //
-// Errors: [ErrDisconnected], which ends a loop, [ErrTimedOut], [ErrClosed], and what the context says when
-// it is cancelled. With the others the message is lost: a [*DecodeError], a [*TooLargeError], a
-// [*MalformedError], [ErrFdsLost], an [*UnexpectedFdsError], an [*IOError].
+// Errors: [ErrDisconnected] and [ErrClosed], which end a loop, [ErrTimedOut], and what the context says when it is
+// cancelled. With a [*DecodeError], a [*TooLargeError], a [*MalformedError], [ErrFdsLost] or an [*UnexpectedFdsError] the
+// message is lost, and the next call gives the next one. With an [*IOError] it may be, or nothing was received and the next
+// call fails alike: that ends a loop, too.
 func (r *Receiver[T]) Recv(ctx context.Context) (T, error) {
 	return r.recv(ctx, true, nil)
 }

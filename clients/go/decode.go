@@ -9,6 +9,7 @@ import (
 	"math"
 	"reflect"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -88,6 +89,15 @@ func (d *decoder) value(v reflect.Value, mayBeNil bool) *problem {
 		if p := d.skip(); p != nil {
 			return p
 		}
+		// By convention most methods leave a value as it is for null, so that it would arrive as zero.
+		if string(d.text[start:d.at]) == "null" && v.Kind() != reflect.Slice && v.Kind() != reflect.Map {
+			d.at = start
+			return d.expected("a value of type " + t.String())
+		}
+		if isTooWide(d.text[start:d.at]) {
+			d.at = start
+			return d.wrong("a number of more than %d digits", maxDigits)
+		}
 		if err := v.Addr().Interface().(json.Unmarshaler).UnmarshalJSON(d.text[start:d.at]); err != nil {
 			return failed(err)
 		}
@@ -97,6 +107,9 @@ func (d *decoder) value(v reflect.Value, mayBeNil bool) *problem {
 		text, p := d.str()
 		if p != nil {
 			return p
+		}
+		if t.PkgPath() == bigPackage && len(text) > maxDigits {
+			return d.wrong("a number of more than %d digits", maxDigits)
 		}
 		if err := v.Addr().Interface().(encoding.TextUnmarshaler).UnmarshalText([]byte(text)); err != nil {
 			return failed(err)
@@ -283,24 +296,47 @@ func (d *decoder) mapping(v reflect.Value) *problem {
 		if p := d.value(value, false); p != nil {
 			return p
 		}
-		closeAll(v.MapIndex(key), 0) // the last one of a key counts, the others go
+		closeAll(v.MapIndex(key)) // the last one of a key counts, the others go
 		v.SetMapIndex(key, value)
 		return nil
 	})
 }
 
+// setKey reads a key, which is the string that the same value is elsewhere, or its number or boolean as a string.
 func setKey(key reflect.Value, name string) *problem {
-	if key.Kind() == reflect.String {
-		key.SetString(name)
-		return nil
+	t := key.Type()
+	own := key.Addr().Interface()
+	isText := hasMethods(reflect.PointerTo(t), textUnmarshalerType)
+	if hasMethods(reflect.PointerTo(t), unmarshalerType) {
+		var quoted encoder
+		if p := quoted.str(name); p != nil {
+			return p
+		}
+		err := own.(json.Unmarshaler).UnmarshalJSON(quoted.text)
+		if err == nil {
+			return nil
+		}
+		key.Set(reflect.Zero(t))
+		bare := scanner{text: []byte(name)}
+		isBare := name != "" && strings.IndexByte("-0123456789tf", name[0]) >= 0 && bare.skip() == nil && bare.at == len(name)
+		if isBare && !isTooWide(bare.text) && own.(json.Unmarshaler).UnmarshalJSON(bare.text) == nil {
+			return nil
+		}
+		if !isText {
+			return failed(err)
+		}
+		key.Set(reflect.Zero(t))
 	}
-	if unmarshaler, ok := key.Addr().Interface().(encoding.TextUnmarshaler); ok {
-		if err := unmarshaler.UnmarshalText([]byte(name)); err != nil {
+	if isText {
+		if err := own.(encoding.TextUnmarshaler).UnmarshalText([]byte(name)); err != nil {
 			return failed(err)
 		}
 		return nil
 	}
 	switch key.Kind() {
+	case reflect.String:
+		key.SetString(name)
+		return nil
 	case reflect.Bool:
 		if name != "true" && name != "false" {
 			return wrong("found the key %q, expected true or false", clip(name))

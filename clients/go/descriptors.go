@@ -7,6 +7,7 @@ import (
 	"os"
 	"reflect"
 	"syscall"
+	"unsafe"
 )
 
 func (s *Sender[T]) hold() (int, func(), error)   { return s.end.hold() }
@@ -88,51 +89,87 @@ func newFile(fd int) (*os.File, error) {
 //	err := tx.Send(ctx, job)
 //	wormhole.CloseAll(job)
 func CloseAll(message any) {
-	closeAll(reflect.ValueOf(message), 0)
+	closeAll(reflect.ValueOf(message))
 }
 
-func closeAll(v reflect.Value, depth int) {
-	if !v.IsValid() || depth > 4*maxDepth {
-		return
+// place is what a pointer, a map or a slice refers to.
+type place struct {
+	at  unsafe.Pointer
+	len int
+	typ reflect.Type
+}
+
+func closeAll(v reflect.Value) {
+	// Each place is visited once: linked values may lead back to themselves, and in more ways than anybody can go.
+	visited := map[place]bool{}
+	var left []reflect.Value
+	add := func(v reflect.Value) {
+		if v.IsValid() && mayHold(v.Type()) {
+			left = append(left, v)
+		}
 	}
-	if isDescriptor(v.Type()) {
-		if v.IsNil() {
-			return
+	for add(v); len(left) > 0; {
+		v := left[len(left)-1]
+		left = left[:len(left)-1]
+		if isDescriptor(v.Type()) {
+			closeOne(v)
+			continue
 		}
-		switch owner := v.Interface().(type) {
-		case *os.File:
-			_ = owner.Close()
-		case givable:
-			owner.closeGiven()
-		case descriptor:
-			_ = owner.Close()
+		switch v.Kind() {
+		case reflect.Pointer, reflect.Map, reflect.Slice:
+			here := place{at: v.UnsafePointer(), typ: v.Type()}
+			if v.Kind() == reflect.Slice {
+				here.len = v.Len()
+			}
+			if v.IsNil() || visited[here] {
+				continue
+			}
+			visited[here] = true
 		}
-		return
-	}
-	switch v.Kind() {
-	case reflect.Pointer, reflect.Interface:
-		closeAll(v.Elem(), depth+1)
-	case reflect.Slice, reflect.Array:
-		if !mayHold(v.Type().Elem()) {
-			return
-		}
-		for i := 0; i < v.Len(); i++ {
-			closeAll(v.Index(i), depth+1)
-		}
-	case reflect.Map:
-		for entries := v.MapRange(); entries.Next(); {
-			closeAll(entries.Value(), depth+1)
-		}
-	case reflect.Struct:
-		for _, f := range shapeOf(v.Type()).fields {
-			if inner, err := v.FieldByIndexErr(f.index); err == nil {
-				closeAll(inner, depth+1)
+		switch v.Kind() {
+		case reflect.Pointer, reflect.Interface:
+			add(v.Elem())
+		case reflect.Slice, reflect.Array:
+			if !mayHold(v.Type().Elem()) {
+				continue
+			}
+			for i := 0; i < v.Len(); i++ {
+				element := v.Index(i)
+				if element.Kind() == reflect.Interface {
+					element = element.Elem() // most are numbers or strings, which are not even listed
+				}
+				add(element)
+			}
+		case reflect.Map:
+			for entries := v.MapRange(); entries.Next(); {
+				add(entries.Value())
+			}
+		case reflect.Struct:
+			for _, f := range shapeOf(v.Type()).fields {
+				if inner, err := v.FieldByIndexErr(f.index); err == nil {
+					add(inner)
+				}
 			}
 		}
 	}
 }
 
-// mayHold tells whether it is worth looking at each element.
+// closeOne closes a descriptor, which may be nil.
+func closeOne(v reflect.Value) {
+	if v.IsNil() {
+		return
+	}
+	switch owner := v.Interface().(type) {
+	case *os.File:
+		_ = owner.Close()
+	case givable:
+		owner.closeGiven()
+	case descriptor:
+		_ = owner.Close()
+	}
+}
+
+// mayHold tells whether it is worth looking at a value of a type.
 func mayHold(t reflect.Type) bool {
 	switch t.Kind() {
 	case reflect.Pointer, reflect.Interface, reflect.Slice, reflect.Array, reflect.Map, reflect.Struct:

@@ -33,14 +33,17 @@
 //   - Keys must match exactly; encoding/json would also take `Name` for `name`. A member that is there twice
 //     is refused, one that is missing as well, unless the field is a pointer or an interface, or has the option
 //     omitempty. Unknown members are ignored.
-//   - null is for pointers and interfaces. A nil slice is written [] and a nil map {}. A pointer to a nil pointer, which
-//     would arrive as nil itself, cannot be sent, and neither can a map with two keys that are written alike.
+//   - null is for pointers and interfaces, and for types of slices and maps whose own UnmarshalJSON takes it, as
+//     json.RawMessage does; a struct's is not asked. A nil slice is written [] and a nil map {}. A pointer to what is
+//     written null, as a nil pointer or a json.RawMessage may be, would arrive as nil itself and cannot be sent, and
+//     neither can a map with two keys that are written alike.
 //   - A []byte is a list of numbers, as Rust's Vec<u8> is, not base64. An array has exactly as many elements
 //     as its type says.
 //   - An integer field takes digits alone: 1.0, 1e0 and -0 are refused, and what does not fit. Floats always have
 //     a point or an exponent. NaN and the infinities cannot be sent.
 //   - A field of type any gets numbers as [encoding/json.Number], so that no digit is lost. A *big.Int takes
-//     integers of any size.
+//     integers of up to 4300 digits, as Python does, because reading takes the square of their number. So does any
+//     type with methods for numbers of its own; and a *big.Float or *big.Rat, which is a string.
 //   - A string that is not UTF-8 cannot be sent; encoding/json would quietly change it. A lone surrogate in an
 //     escape, which it would change as well, is refused.
 //   - More than 127 levels are refused in both directions. That is also how a value that contains itself ends.

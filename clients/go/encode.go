@@ -3,6 +3,7 @@
 package wormhole
 
 import (
+	"bytes"
 	"encoding"
 	"encoding/json"
 	"math"
@@ -58,15 +59,17 @@ func (e *encoder) value(v reflect.Value) *problem {
 		if v.IsNil() {
 			return e.write("null")
 		}
-		if v.Kind() == reflect.Pointer && isNull(v.Elem()) {
-			return wrong("a pointer to a nil %s would arrive as nil itself", v.Elem().Type())
-		}
 		// What a pointer points to finds its pointer's methods again.
 		if e.hops++; e.hops > maxHops {
 			return wrong("more than %d pointers to follow", maxHops)
 		}
 		defer func() { e.hops-- }()
-		return e.value(v.Elem())
+		start := len(e.text)
+		p := e.value(v.Elem())
+		if p == nil && v.Kind() == reflect.Pointer && string(bytes.TrimSpace(e.text[start:])) == "null" {
+			return wrong("a pointer to a %s that is written null would arrive as nil itself", t.Elem())
+		}
+		return p
 	}
 	if written, p := e.byMethod(v); written {
 		return p
@@ -92,11 +95,6 @@ func (e *encoder) value(v reflect.Value) *problem {
 		return e.structure(v)
 	}
 	return wrong("a value of type %s cannot be written", t)
-}
-
-// isNull tells whether a value is a pointer or an interface that is written as null.
-func isNull(v reflect.Value) bool {
-	return (v.Kind() == reflect.Pointer || v.Kind() == reflect.Interface) && v.IsNil() && !isDescriptor(v.Type())
 }
 
 func (e *encoder) write(text string) *problem {
@@ -133,14 +131,13 @@ func (e *encoder) descriptor(v reflect.Value) *problem {
 	return nil
 }
 
-// byMethod writes a value that brings its own way of being written.
-func (e *encoder) byMethod(v reflect.Value) (written bool, p *problem) {
+// withMethods gives what brings its own way of being written: the value or a pointer to it, or else nil.
+func withMethods(v reflect.Value) any {
 	t := v.Type()
 	pointer := reflect.PointerTo(t)
-	var own any
 	switch {
 	case hasMethods(t, marshalerType) || hasMethods(t, textMarshalerType):
-		own = v.Interface()
+		return v.Interface()
 	case hasMethods(pointer, marshalerType) || hasMethods(pointer, textMarshalerType):
 		if !v.CanAddr() {
 			// Such as an element of a map. encoding/json would pass over the method.
@@ -148,8 +145,15 @@ func (e *encoder) byMethod(v reflect.Value) (written bool, p *problem) {
 			addressable.Set(v)
 			v = addressable
 		}
-		own = v.Addr().Interface()
-	default:
+		return v.Addr().Interface()
+	}
+	return nil
+}
+
+// byMethod writes a value that brings its own way of being written.
+func (e *encoder) byMethod(v reflect.Value) (written bool, p *problem) {
+	own := withMethods(v)
+	if own == nil {
 		return false, nil
 	}
 	if marshaler, ok := own.(json.Marshaler); ok {
@@ -162,6 +166,9 @@ func (e *encoder) byMethod(v reflect.Value) (written bool, p *problem) {
 	text, err := own.(encoding.TextMarshaler).MarshalText()
 	if err != nil {
 		return true, failed(err)
+	}
+	if v.Type().PkgPath() == bigPackage && len(text) > maxDigits {
+		return true, wrong("a number of more than %d digits", maxDigits)
 	}
 	return true, e.str(string(text))
 }
@@ -180,8 +187,21 @@ func (e *encoder) raw(text []byte) *problem {
 		p.reason = "what MarshalJSON wrote is no JSON: " + p.reason
 		return p
 	}
+	if isTooWide(text) {
+		return wrong("a number of more than %d digits", maxDigits)
+	}
 	e.text = append(e.text, text...)
 	return nil
+}
+
+// maxDigits is how long a number may be that a method reads or writes. Those of package math/big take the square of it in
+// time. Python has the same limit, for all integers.
+const maxDigits = 4300
+
+// isTooWide tells whether a text is a number of more digits.
+func isTooWide(text []byte) bool {
+	text = bytes.TrimPrefix(bytes.TrimSpace(text), []byte("-"))
+	return len(text) > maxDigits && '0' <= text[0] && text[0] <= '9'
 }
 
 func (e *encoder) number(text string) *problem {
@@ -320,26 +340,45 @@ func (e *encoder) mapping(v reflect.Value) *problem {
 	return e.shut('}')
 }
 
-// keyText writes a key as serde_json does: numbers and booleans as strings.
+// keyText writes a key as serde_json does: as the string that the same value is elsewhere; numbers and booleans as strings.
 func keyText(key reflect.Value) (string, *problem) {
-	if marshaler, ok := key.Interface().(encoding.TextMarshaler); ok && key.Kind() != reflect.String {
-		text, err := marshaler.MarshalText()
-		if err != nil {
-			return "", failed(err)
-		}
-		return string(text), nil
+	v := key
+	if v.Kind() == reflect.Interface && !v.IsNil() {
+		v = v.Elem()
 	}
 	var scalar encoder
-	switch key.Kind() {
-	case reflect.String:
-		return key.String(), nil
-	case reflect.Bool, reflect.Float32, reflect.Float64,
-		reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64,
-		reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
-		p := scalar.value(key)
-		return string(scalar.text), p
+	written, p := scalar.byMethod(v)
+	if !written {
+		switch key.Kind() {
+		case reflect.String:
+			return key.String(), nil
+		case reflect.Bool, reflect.Float32, reflect.Float64,
+			reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64,
+			reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+			p = scalar.value(key)
+		default:
+			p = wrong("a map with keys of type %s cannot be written", key.Type())
+		}
 	}
-	return "", wrong("a map with keys of type %s cannot be written", key.Type())
+	if p != nil {
+		return "", p
+	}
+	s := scanner{text: scalar.text}
+	switch s.peek() {
+	case '"':
+		return s.str()
+	case '{', '[', 'n':
+		// Some types have another form for keys.
+		if marshaler, ok := withMethods(v).(encoding.TextMarshaler); ok {
+			text, err := marshaler.MarshalText()
+			if err != nil {
+				return "", failed(err)
+			}
+			return string(text), nil
+		}
+		return "", wrong("a key of type %s that is written %s", key.Type(), clip(string(scalar.text)))
+	}
+	return string(bytes.TrimSpace(scalar.text)), nil
 }
 
 func (e *encoder) structure(v reflect.Value) *problem {

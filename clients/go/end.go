@@ -167,6 +167,11 @@ func (e *end) until(ctx context.Context, events int16, mayWait bool, attempt fun
 			if err := whyStop(ctx); err != nil {
 				return err
 			}
+			select {
+			case <-e.closing:
+				return ErrClosed
+			default:
+			}
 		}
 		switch err := attempt(fd); err {
 		case syscall.EINTR:

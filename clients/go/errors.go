@@ -11,9 +11,10 @@ import (
 	"unicode"
 )
 
-// After any of the errors of this package but ErrDisconnected and ErrClosed the channel works as before: what
+// After any of the errors of this package but ErrDisconnected, ErrClosed and IOError the channel works as before: what
 // failed to be sent was not sent at all, what failed to be received is consumed, its descriptors are closed,
-// and the next call deals with the next message.
+// and the next call deals with the next message. After an IOError nothing was sent either; but whether a message was
+// consumed is not known, and the next call may fail alike.
 var (
 	// ErrDisconnected: every copy of the other end, in every process, is gone. For a receiver the queue is
 	// empty as well. Nothing can change that: stop using the channel.

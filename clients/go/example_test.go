@@ -36,6 +36,9 @@ func Example() {
 			if errors.Is(err, wormhole.ErrDisconnected) {
 				return
 			}
+			if _, lasts := err.(*wormhole.IOError); lasts || errors.Is(err, wormhole.ErrClosed) {
+				log.Fatal(err) // the next call may fail alike
+			}
 			if err != nil {
 				log.Print(err) // that message is lost, the next one is not
 				continue

@@ -6,6 +6,7 @@ import (
 	"encoding"
 	"encoding/json"
 	"fmt"
+	"math/big"
 	"os"
 	"reflect"
 	"sort"
@@ -112,6 +113,7 @@ var (
 	textMarshalerType   = reflect.TypeOf((*encoding.TextMarshaler)(nil)).Elem()
 	textUnmarshalerType = reflect.TypeOf((*encoding.TextUnmarshaler)(nil)).Elem()
 	ownPackage          = enumType.PkgPath()
+	bigPackage          = reflect.TypeOf(big.Int{}).PkgPath()
 )
 
 // descriptor is what the pointers of this package have in common that stand in a text as an index.

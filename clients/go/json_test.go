@@ -112,6 +112,25 @@ func TestWhatJSONCannotCarry(t *testing.T) {
 		notSent(t, &nothing, expected)
 		notSent(t, &loose, expected)
 		notSent(t, struct{ X **float64 }{&nothing}, expected)
+		loose = nothing
+		notSent(t, []any{&loose}, expected)
+		for _, text := range []string{"null", " \tnull\r\n"} {
+			raw := json.RawMessage(text)
+			notSent(t, &raw, expected)
+			notSent(t, struct{ X *json.RawMessage }{&raw}, expected)
+			if got := arrives(t, raw); string(got) != "null" {
+				t.Errorf("found %s", got)
+			}
+		}
+		// Where nothing may not stand it is refused, although methods of these types would take it.
+		notReceived[big.Int](t, "null", " null ")
+		notReceived[time.Time](t, "null")
+		notReceived[[]big.Int](t, "[1,null]")
+		notReceived[map[string]time.Time](t, `{"x":null}`)
+		notReceived[struct{ X big.Int }](t, `{"X":null}`)
+		if got := must[*time.Time](t)(reads[*time.Time](t, "null")); got != nil {
+			t.Errorf("found %v", got)
+		}
 		half := 0.5
 		something := &half
 		if got := arrives(t, &something); **got != half {
@@ -161,6 +180,22 @@ func TestWhatJSONCannotCarry(t *testing.T) {
 			if got := arrives(t, wide); got.Cmp(wide) != 0 {
 				t.Errorf("found %v", got)
 			}
+		}
+		// No longer than Python takes.
+		longest := strings.Repeat("9", maxDigits)
+		for _, digits := range []string{longest, "-" + longest} {
+			wide, _ := new(big.Int).SetString(digits, 10)
+			if got := arrives(t, wide); got.Cmp(wide) != 0 {
+				t.Errorf("found %v", got)
+			}
+			notReceived[*big.Int](t, digits+"0", strings.Repeat(digits, 40))
+			notReceived[flattened](t, `{"Keys":{},"Wide":`+digits+`0}`)
+			notSent(t, wide.Mul(wide, big.NewInt(10)), "a number of more than 4300 digits")
+			notSent(t, json.RawMessage(" "+digits+"0 "), "a number of more than 4300 digits")
+			quoted := `"` + digits + `0"` // as the others of math/big are
+			notReceived[*big.Rat](t, quoted)
+			notReceived[*big.Float](t, quoted)
+			notSent(t, new(big.Rat).SetInt(wide), "a number of more than 4300 digits")
 		}
 		notReceived[uint64](t, "18446744073709551616")
 		notReceived[int64](t, "-9223372036854775809", "1.0", "-0")

@@ -4,10 +4,13 @@ package wormhole
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -150,6 +153,8 @@ type Listener[T any] struct {
 	file *socketFile
 	// It has been sent.
 	given atomic.Bool
+	// Held by the call that takes a client.
+	taking sync.Mutex
 }
 
 // ListenerFromFile makes a listener of a socket that listens already, for instance one that a service manager hands over
@@ -242,6 +247,9 @@ func Listen[T any](name string) (*Listener[T], error) {
 
 // Accept waits for the next client, and gives the receiver of its channel and who it is.
 //
+// A socket from elsewhere may be one that blocks, and no flag is set on it here, because others share it. Then a call that
+// has seen a client which another process takes waits for the next one, whatever its context and Close say.
+//
 // Errors: [ErrTimedOut], [ErrClosed], an [*IOError], and what the context says when it is cancelled.
 func (l *Listener[T]) Accept(ctx context.Context) (*Receiver[T], Peer, error) {
 	return l.accept(ctx, true)
@@ -258,11 +266,22 @@ func (l *Listener[T]) accept(ctx context.Context, mayWait bool) (*Receiver[T], P
 	}
 	connection := -1
 	err := l.end.until(ctx, pollIn, mayWait, func(fd int) (err error) {
-		// Whoever shares the socket may have made it one that blocks. Then this waits only if another process takes the
-		// client in between.
+		// Whoever shares the socket may have made it one that blocks. So one call at a time looks and takes what it has
+		// seen. It waits only if another process takes the client in between, or another Listener of the same socket; and
+		// the others of this one do not wait for it.
+		alone := l.taking.TryLock()
+		if alone {
+			defer l.taking.Unlock()
+		}
 		canAsk := []pollFd{{fd: int32(fd), events: pollIn}}
-		if err := poll(canAsk, 0); err == nil && canAsk[0].revents == 0 {
+		switch err := poll(canAsk, 0); {
+		case err == syscall.EINTR:
+			return err
+		case err == nil && canAsk[0].revents == 0 || err != nil && !alone:
 			return syscall.EAGAIN
+		case !alone:
+			runtime.Gosched()
+			return syscall.EINTR // there are more clients, or there soon is one less
 		}
 		connection, _, err = syscall.Accept4(fd, syscall.SOCK_CLOEXEC)
 		if err == syscall.ECONNABORTED {
@@ -374,7 +393,10 @@ func (a *address) removeIfStale(path string) error {
 	defer closeFd(probe)
 	switch err := a.raw.connect(probe); err {
 	case syscall.ECONNREFUSED, syscall.ENOENT:
-		return os.Remove(path)
+		if err := os.Remove(path); !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		return nil // somebody else has removed it meanwhile
 	case nil, syscall.EPROTOTYPE, syscall.EAGAIN:
 		return syscall.EADDRINUSE
 	default:

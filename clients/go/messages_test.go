@@ -9,6 +9,7 @@ import (
 	"math"
 	"math/big"
 	"os"
+	"os/exec"
 	"reflect"
 	"strings"
 	"sync"
@@ -197,6 +198,95 @@ func TestWhatCannotBeWritten(t *testing.T) {
 	}
 }
 
+// Enums of several kinds. shade is a string by another name, level has methods of its pointer, code and grade bring JSON of
+// their own, a string and a number, and spot has another form for keys.
+type shade string
+type level int
+type code int
+type grade int
+type spot struct{ X, Y int }
+
+func (s shade) MarshalText() ([]byte, error) { return []byte(strings.ToUpper(string(s))), nil }
+
+func (s *shade) UnmarshalText(text []byte) error {
+	*s = shade(strings.ToLower(string(text)))
+	return nil
+}
+
+func (l *level) MarshalText() ([]byte, error) { return []byte(fmt.Sprint("level ", int(*l))), nil }
+
+func (l *level) UnmarshalText(text []byte) error {
+	_, err := fmt.Sscanf(string(text), "level %d", (*int)(l))
+	return err
+}
+
+func (c code) MarshalJSON() ([]byte, error) { return json.Marshal(fmt.Sprintf("\"%d\"", int(c))) }
+
+func (c *code) UnmarshalJSON(text []byte) error {
+	_, err := fmt.Sscanf(string(text), `"\"%d\""`, (*int)(c))
+	return err
+}
+
+func (g grade) MarshalJSON() ([]byte, error) { return []byte(fmt.Sprintf(" %d ", 100*int(g))), nil }
+
+func (g *grade) UnmarshalJSON(text []byte) error {
+	*g = -1 // which must not stay after a failure
+	if _, err := fmt.Sscanf(string(text), "%d", (*int)(g)); err != nil {
+		return err
+	}
+	*g /= 100
+	return nil
+}
+
+func (s spot) MarshalJSON() ([]byte, error) { return []byte(fmt.Sprintf("[%d,%d]", s.X, s.Y)), nil }
+
+func (s *spot) UnmarshalJSON(text []byte) error {
+	_, err := fmt.Sscanf(string(text), "[%d,%d]", &s.X, &s.Y)
+	return err
+}
+
+func (s spot) MarshalText() ([]byte, error) { return []byte(fmt.Sprintf("%d,%d", s.X, s.Y)), nil }
+
+func (s *spot) UnmarshalText(text []byte) error {
+	_, err := fmt.Sscanf(string(text), "%d,%d", &s.X, &s.Y)
+	return err
+}
+
+type everywhere[T comparable] struct {
+	Alone T
+	Keys  map[T]bool
+	Loose map[any]bool `json:",omitempty"`
+}
+
+// spelledAlike sends a value as itself, as a key, and where there is no type.
+func spelledAlike[T comparable](t *testing.T, value T, alone, key string) {
+	t.Helper()
+	text, p := textOf(t, everywhere[T]{value, map[T]bool{value: true}, map[any]bool{value: true}})
+	if p != nil {
+		t.Fatal(p.text())
+	}
+	if expected := fmt.Sprintf(`{"Alone":%s,"Keys":{%s:true},"Loose":{%s:true}}`, alone, key, key); text != expected {
+		t.Errorf("found    %s\nexpected %s", text, expected)
+	}
+	got := arrives(t, everywhere[T]{Alone: value, Keys: map[T]bool{value: true}})
+	if got.Alone != value || len(got.Keys) != 1 || !got.Keys[value] {
+		t.Errorf("found %+v", got)
+	}
+}
+
+func TestAMemberOfAnEnumIsSpelledAlikeWhereverItStands(t *testing.T) {
+	spelledAlike(t, shade("red"), `"RED"`, `"RED"`)
+	spelledAlike(t, color(3), `"color-3"`, `"color-3"`)
+	spelledAlike(t, level(3), `"level 3"`, `"level 3"`)
+	spelledAlike(t, code(3), `"\"3\""`, `"\"3\""`)
+	spelledAlike(t, grade(3), ` 300 `, `"300"`)
+	spelledAlike(t, spot{1, -2}, `[1,-2]`, `"1,-2"`)
+	spelledAlike(t, time.Unix(0, 0).UTC(), `"1970-01-01T00:00:00Z"`, `"1970-01-01T00:00:00Z"`)
+	notReceived[map[level]int](t, `{"3":1}`)
+	notReceived[map[code]int](t, `{"x":1}`)
+	notReceived[map[grade]int](t, `{"x":1}`, `{"[300]":1}`, `{" 300":1}`, `{"":1}`, `{"`+strings.Repeat("3", maxDigits+1)+`":1}`)
+}
+
 type everything struct {
 	Slice   []*os.File
 	Map     map[string]*Sender[int]
@@ -378,6 +468,96 @@ func TestWhatWasReceivedIsClosedOnErrorsMidway(t *testing.T) {
 	other.Close()
 	tx.Close()
 	rx.Close()
+}
+
+// ends runs what must come to an end.
+func ends(t *testing.T, do func()) {
+	t.Helper()
+	ended := make(chan bool)
+	go func() {
+		defer close(ended)
+		do()
+	}()
+	select {
+	case <-ended:
+	case <-within(t).Done():
+		t.Fatal("it does not end")
+	}
+}
+
+func TestLinkedValuesAreClosed(t *testing.T) {
+	noLeak(t)
+	type node struct {
+		Next, Prev *node
+		File       *os.File
+	}
+	// All descriptors are open before, and closed after.
+	closes := func(value any, files ...*os.File) {
+		t.Helper()
+		ends(t, func() { CloseAll(value) })
+		for i, file := range files {
+			if err := file.Close(); !errors.Is(err, os.ErrClosed) {
+				t.Errorf("%T, file %d: found %v", value, i, err)
+			}
+		}
+	}
+	linked := func(count int) (*node, []*os.File) {
+		var files []*os.File
+		nodes := make([]node, count)
+		for i := range nodes {
+			if i < 5 || i == count-1 {
+				nodes[i].File = memfd(t, "", 0)
+				files = append(files, nodes[i].File)
+			}
+			nodes[i].Next, nodes[i].Prev = &nodes[(i+1)%count], &nodes[(i+count-1)%count]
+		}
+		return &nodes[0], files
+	}
+	for _, count := range []int{1, 3, 100_000} {
+		ring, files := linked(count)
+		closes(ring, files...)
+	}
+	files := []*os.File{memfd(t, "", 0), memfd(t, "", 0), memfd(t, "", 0)}
+	list := []any{nil, nil, nil, files[0]}
+	list[0], list[1], list[2] = list[:1], list, &list
+	closes(list, files[0])
+	table := map[string]any{"file": files[1]}
+	table["x"], table["y"] = table, &table
+	closes(table, files[1])
+	// The first field of a struct is at its place.
+	type both struct {
+		First  node
+		Second *os.File
+	}
+	two := &both{Second: files[2]}
+	closes([]any{two, &two.First}, files[2])
+	// They cannot be sent. Whoever hands them over, or works for a pool, has them closed none the less.
+	ring, files := linked(3)
+	ends(t, func() {
+		var encode *EncodeError
+		if err := Spawn(exec.Command("/missing"), ring); !errors.As(err, &encode) {
+			t.Errorf("found %v", err)
+		}
+	})
+	closes(ring, files...)
+	jobs, source := pair[int](t, Options{})
+	results, outcome := pair[jobResult[*node]](t, Options{})
+	check(t, jobs.Send(within(t), 1))
+	jobs.Close()
+	ring, files = linked(3)
+	ends(t, func() {
+		args := workerArgs[int, *node]{Jobs: source, Results: results}
+		if err := workOn(args, func(int) (*node, error) { return ring, nil }); err != nil {
+			t.Error(err)
+		}
+	})
+	results.Close()
+	if result := must[jobResult[*node]](t)(outcome.Recv(within(t))); result.Err == nil {
+		t.Errorf("found %+v", result)
+	}
+	closes(ring, files...)
+	source.Close()
+	outcome.Close()
 }
 
 func TestEnumsAreReadAsRustReadsThem(t *testing.T) {

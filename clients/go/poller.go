@@ -169,7 +169,7 @@ func (p *epollPoller) start() (int, error) {
 	}
 	fd, err := syscall.EpollCreate1(syscall.EPOLL_CLOEXEC)
 	if err == nil {
-		fd, err = aboveStreams(fd)
+		fd, err = aboveStreamsOrClosed(fd)
 	}
 	if err != nil {
 		return -1, err

@@ -68,7 +68,8 @@ var inheritance struct {
 // that this one starts with package syscall inherit the descriptor, so call it first thing in main.
 //
 // Errors: a [*NotInheritedError] if there is nothing to take, and nothing is changed; a [*DecodeError] and the others
-// of [Receiver.Recv], and then the value is lost.
+// of [Receiver.Recv], and then the value is lost. An [*IOError] may also say that a sandbox denies to look at the
+// descriptor; then nothing is changed either.
 func Inherit[A any]() (args A, err error) {
 	fd, err := takeInherited()
 	if err != nil {

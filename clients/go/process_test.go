@@ -28,12 +28,12 @@ func TestMain(m *testing.M) {
 	if os.Getenv("WORMHOLE_TEST_CHILD") == "" {
 		os.Exit(m.Run())
 	}
-	if os.Getenv("WORMHOLE_TEST_CHILD") == "sandbox" {
-		if err := sandboxedChild(); err != nil {
+	if program := sandboxes[os.Getenv("WORMHOLE_TEST_CHILD")]; program != nil {
+		if err := program(); err != nil {
 			fmt.Println(err)
 			os.Exit(1)
 		}
-		fmt.Print("sent and received")
+		fmt.Print("as expected")
 		os.Exit(0)
 	}
 	args, err := Inherit[childArgs]()

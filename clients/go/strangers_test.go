@@ -4,6 +4,7 @@ package wormhole
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -277,6 +278,82 @@ func TestAListenerInAMessage(t *testing.T) {
 	tx.Close()
 }
 
+func TestGoroutinesShareAListenerThatBlocks(t *testing.T) {
+	noLeak(t)
+	name := fmt.Sprintf("\x00wormhole-blocking-%d", os.Getpid())
+	a := must[*address](t)(newAddress(name))
+	socket := socketOf(t, syscall.AF_UNIX, syscall.SOCK_SEQPACKET)
+	check(t, a.raw.bind(int(socket.Fd())))
+	check(t, syscall.Listen(int(socket.Fd()), 16))
+	ctx := within(t)
+	listener := must[*Listener[int]](t)(ListenerFromFile[int](socket))
+	type outcome struct {
+		rx  *Receiver[int]
+		err error
+	}
+	const goroutines, clients = 16, 500
+	outcomes := make(chan outcome, goroutines)
+	next := func() outcome {
+		t.Helper()
+		select {
+		case o := <-outcomes:
+			return o
+		case <-ctx.Done():
+			t.Fatal("calls still wait")
+			return outcome{}
+		}
+	}
+	// All see the client, and one gets it.
+	for i := 0; i < clients; i++ {
+		gate := make(chan bool)
+		for g := 0; g < goroutines; g++ {
+			go func() {
+				<-gate
+				rx, _, err := listener.TryAccept()
+				outcomes <- outcome{rx, err}
+			}()
+		}
+		tx := must[*Sender[int]](t)(Connect[int](ctx, name))
+		close(gate)
+		accepted := 0
+		for g := 0; g < goroutines; g++ {
+			if o := next(); o.err == nil {
+				accepted++
+				check(t, o.rx.Close())
+			} else {
+				expect(t, o.err, ErrEmpty)
+			}
+		}
+		if accepted != 1 {
+			t.Fatalf("one client was accepted %d times", accepted)
+		}
+		check(t, tx.Close())
+	}
+	for g := 0; g < goroutines; g++ {
+		go func() {
+			for {
+				rx, _, err := listener.Accept(ctx)
+				outcomes <- outcome{rx, err}
+				if err != nil {
+					return
+				}
+			}
+		}()
+	}
+	for i := 0; i < clients; i++ {
+		tx := must[*Sender[int]](t)(Connect[int](ctx, name))
+		o := next()
+		check(t, o.err)
+		check(t, o.rx.Close())
+		check(t, tx.Close())
+	}
+	check(t, listener.Close())
+	for g := 0; g < goroutines; g++ {
+		expect(t, next().err, ErrClosed)
+	}
+	socket.Close()
+}
+
 func TestErrorsAreWithoutDeceptiveCharacters(t *testing.T) {
 	const text = "a\u202eb\u2066c\u200bd\u2028e\U000e0041f\x1bg\u00adhé😀"
 	const expected = `a\u202eb\u2066c\u200bd\u2028e\U000e0041f\u001bg\u00adhé😀`
@@ -380,32 +457,38 @@ func TestNothingIsNumberedAsAStandardStream(t *testing.T) {
 	rx.Close()
 }
 
-func TestSendsNeedNoSendto(t *testing.T) {
-	// In a program of its own, because it is for good.
+// sandboxes are programs for sandboxes, by their names. Each says what is wrong there.
+var sandboxes = map[string]func() error{
+	"sendto is denied":       sendWithoutSendto,
+	"no packet is accepted":  sendWhatIsRefused,
+	"no file can be removed": removeWhatVanishes,
+	"nothing is received":    receiveNothing,
+	"out of descriptors":     startNoPoller,
+}
+
+// inSandbox runs one in a process of its own, because a sandbox is for good.
+func inSandbox(t *testing.T, name string) {
+	t.Helper()
 	cmd := exec.CommandContext(within(t), os.Args[0])
-	cmd.Env = append(os.Environ(), "WORMHOLE_TEST_CHILD=sandbox")
+	cmd.Env = append(os.Environ(), "WORMHOLE_TEST_CHILD="+name)
 	output, err := cmd.CombinedOutput()
-	if err != nil || string(output) != "sent and received" {
+	if err != nil || string(output) != "as expected" {
 		t.Errorf("found %v: %s", err, output)
 	}
 }
 
-// sandboxedChild sends where sendto is denied, as some containers do.
-func sandboxedChild() error {
+// deny denies a system call to this thread from now on: it fails with that error.
+func deny(number int, errno syscall.Errno) error {
 	runtime.LockOSThread()
-	tx, rx, err := Channel[*os.File]()
-	if err != nil {
-		return err
-	}
 	type instruction struct {
 		code   uint16
 		jt, jf uint8
 		k      uint32
 	}
 	program := []instruction{
-		{0x20, 0, 0, 0},                          // the number of the system call
-		{0x15, 0, 1, uint32(syscall.SYS_SENDTO)}, // equal?
-		{0x06, 0, 0, 0x00050000 | uint32(syscall.EPERM)},
+		{0x20, 0, 0, 0},              // the number of the system call
+		{0x15, 0, 1, uint32(number)}, // equal?
+		{0x06, 0, 0, 0x00050000 | uint32(errno)},
 		{0x06, 0, 0, 0x7fff0000}, // allowed
 	}
 	filter := struct {
@@ -420,8 +503,22 @@ func sandboxedChild() error {
 	if e != 0 {
 		return e
 	}
-	if _, _, e := syscall.RawSyscall6(syscall.SYS_SENDTO, 0, 0, 0, 0, 0, 0); e != syscall.EPERM {
-		return fmt.Errorf("sendto is not denied: %w", e)
+	if _, _, e := syscall.RawSyscall6(uintptr(number), ^uintptr(0), 0, 0, 0, 0, 0); e != errno {
+		return fmt.Errorf("system call %d is not denied: %w", number, e)
+	}
+	return nil
+}
+
+func TestSendsNeedNoSendto(t *testing.T) { inSandbox(t, "sendto is denied") }
+
+// sendWithoutSendto sends where sendto is denied, as some containers do.
+func sendWithoutSendto() error {
+	tx, rx, err := Channel[*os.File]()
+	if err != nil {
+		return err
+	}
+	if err := deny(syscall.SYS_SENDTO, syscall.EPERM); err != nil {
+		return err
 	}
 	file, err := tx.File()
 	if err != nil {
@@ -436,6 +533,138 @@ func sandboxedChild() error {
 	}
 	_, err = rx.TryRecv()
 	return err
+}
+
+func TestAKernelThatTakesNoPacketAtAllIsAnErrorAndNoHang(t *testing.T) {
+	inSandbox(t, "no packet is accepted")
+}
+
+func sendWhatIsRefused() error {
+	tx, rx, err := Channel[string]()
+	if err != nil {
+		return err
+	}
+	defer CloseAll([]any{tx, rx})
+	if err := deny(syscall.SYS_SENDMSG, syscall.EMSGSIZE); err != nil {
+		return err
+	}
+	before, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return err
+	}
+	for _, message := range []string{"short", strings.Repeat("x", 300_000)} {
+		for _, err := range []error{tx.Send(context.Background(), message), tx.TrySend(message)} {
+			var io *IOError
+			if !errors.As(err, &io) || io.Operation != "send a message" || io.Err != syscall.EMSGSIZE {
+				return fmt.Errorf("a message of %d bytes: found %w", len(message), err)
+			}
+		}
+	}
+	after, err := os.ReadDir("/proc/self/fd")
+	if err == nil && len(after) != len(before) {
+		err = fmt.Errorf("%d descriptors are open, %d before", len(after), len(before))
+	}
+	return err
+}
+
+func TestAReceiveThatIsDeniedConsumesNothing(t *testing.T) { inSandbox(t, "nothing is received") }
+
+func receiveNothing() error {
+	tx, rx, err := Channel[int]()
+	if err != nil {
+		return err
+	}
+	if err := tx.TrySend(5); err != nil {
+		return err
+	}
+	fd, err := rx.end.acquire()
+	if err != nil {
+		return err
+	}
+	defer rx.end.release()
+	if err := deny(syscall.SYS_RECVMSG, syscall.EPERM); err != nil {
+		return err
+	}
+	for i := 0; i < 2; i++ {
+		_, err := rx.Recv(context.Background())
+		if _, ok := err.(*IOError); !ok {
+			return fmt.Errorf("found %w", err)
+		}
+		canReceive := []pollFd{{fd: int32(fd), events: pollIn}}
+		if err := poll(canReceive, 0); err != nil || canReceive[0].revents != pollIn {
+			return fmt.Errorf("the message is gone: %w", err)
+		}
+	}
+	// So a worker ends, and does not answer again and again.
+	results, answers, err := Channel[jobResult[int]]()
+	if err != nil {
+		return err
+	}
+	err = workOn(workerArgs[int, int]{Jobs: rx, Results: results}, func(job int) (int, error) { return job, nil })
+	if _, ok := err.(*IOError); !ok {
+		return fmt.Errorf("found %w", err)
+	}
+	canReceive := []pollFd{{fd: int32(answers.end.fd), events: pollIn}}
+	if err := poll(canReceive, 0); err != nil || canReceive[0].revents != 0 {
+		return fmt.Errorf("there is an answer: %w", err)
+	}
+	CloseAll([]any{tx, results, answers}) // not to be collected before
+	return nil
+}
+
+func TestAStaleFileThatVanishesIsNotMissed(t *testing.T) { inSandbox(t, "no file can be removed") }
+
+// removeWhatVanishes replaces a stale file which is not there any more when it is to be removed.
+func removeWhatVanishes() error {
+	directory, err := os.MkdirTemp("", "wormhole")
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(directory, "socket")
+	a, err := newAddress(path)
+	if err != nil {
+		return err
+	}
+	listener, err := Listen[int](path)
+	if err != nil {
+		return err
+	}
+	if err := listener.end.close(); err != nil {
+		return err
+	}
+	found := make(chan error)
+	go func() {
+		err := deny(syscall.SYS_UNLINKAT, syscall.ENOENT)
+		if err == nil {
+			err = a.removeIfStale(path)
+		}
+		found <- err
+	}()
+	err = <-found
+	if removed := os.RemoveAll(directory); err == nil {
+		err = removed
+	}
+	return err
+}
+
+func TestAPollerThatCannotBeNumberedIsClosed(t *testing.T) { inSandbox(t, "out of descriptors") }
+
+// startNoPoller makes an epoll that has the number of a standard stream, which it cannot get rid of.
+func startNoPoller() error {
+	if err := syscall.Close(0); err != nil {
+		return err
+	}
+	if err := deny(syscall.SYS_FCNTL, syscall.EMFILE); err != nil {
+		return err
+	}
+	var p epollPoller
+	if _, err := p.start(); err != syscall.EMFILE {
+		return fmt.Errorf("found %w", err)
+	}
+	if err := syscall.Close(0); err != syscall.EBADF {
+		return fmt.Errorf("the epoll is still open: %w", err)
+	}
+	return nil
 }
 
 // controlMessage makes a control message, padded as the kernel pads it.

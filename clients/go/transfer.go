@@ -70,9 +70,12 @@ func (e *end) sendMessage(ctx context.Context, mayWait bool, message reflect.Val
 	return nil
 }
 
+// trust is how many packets may be refused before what the kernel says of its buffer is taken for wrong.
+const trust = 4
+
 // sendPacket sends an encoded message, with a memfd for what the socket does not take.
 func (e *end) sendPacket(ctx context.Context, mayWait bool, packet []byte, fds []int) error {
-	inline, memfd := packet, -1
+	inline, memfd, refused := packet, -1, 0
 	defer func() { closeFds([]int{memfd}) }()
 	split := func(fd int) error {
 		if err := checkCount(len(fds) + 1); err != nil {
@@ -81,6 +84,10 @@ func (e *end) sendPacket(ctx context.Context, mayWait bool, packet []byte, fds [
 		limit, err := packetLimit(fd)
 		if err != nil {
 			return &IOError{"look up the size of the buffer", err}
+		}
+		// Some kernel may take less than it says. Then half of that, and so on.
+		if refused > trust {
+			limit >>= refused - trust
 		}
 		closeFds([]int{memfd})
 		inline, memfd = packet, -1
@@ -117,6 +124,7 @@ func (e *end) sendPacket(ctx context.Context, mayWait bool, packet []byte, fds [
 			}
 			// The socket's buffer is smaller than the packet, or than it was a moment ago: some other process
 			// that shares the socket may have changed it.
+			refused++
 			if err := split(fd); err != nil {
 				return err
 			}

@@ -32,6 +32,22 @@ func queued(e *end, count int) {
 	}
 }
 
+// inUse waits until some call of e has begun.
+func inUse(e *end) {
+	for started := time.Now(); ; {
+		if time.Since(started) > time.Minute {
+			panic("no call has begun")
+		}
+		e.mu.Lock()
+		users := e.users
+		e.mu.Unlock()
+		if users > 0 {
+			return
+		}
+		runtime.Gosched()
+	}
+}
+
 func TestTwentyThousandGoroutinesWaitWithoutAThreadEach(t *testing.T) {
 	noLeak(t)
 	const channels, each = 100, 200
@@ -237,6 +253,27 @@ func TestClosingEndsAllCallsThatWait(t *testing.T) {
 	}
 	expect(t, err, ErrDisconnected)
 	full.Close()
+	rx.Close()
+}
+
+func TestClosingEndsACallThatSpins(t *testing.T) {
+	noLeak(t)
+	tx, rx := pair[int](t, Options{Spin: time.Hour, Buffer: 4096})
+	for tx.TrySend(0) == nil {
+	}
+	other, idle := pair[int](t, Options{Spin: time.Hour})
+	failed := make(chan error)
+	for _, e := range []*end{tx.end, idle.end} {
+		e.spin.score.Store(mostScore)
+	}
+	go func() { failed <- tx.Send(within(t), 1) }()
+	go func() { _, err := idle.Recv(within(t)); failed <- err }()
+	for _, e := range []*end{tx.end, idle.end} {
+		inUse(e)
+		check(t, e.close())
+		expect(t, <-failed, ErrClosed)
+	}
+	other.Close()
 	rx.Close()
 }
 

@@ -4,7 +4,6 @@ package wormhole
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"runtime"
 	"runtime/debug"
@@ -44,8 +43,8 @@ type jobFailure struct {
 //		}
 //	}
 //
-// An error fails the job and not the worker, and so does a panic, which arrives with its place and its stack. So does a
-// message that is no J, or a result that cannot be written. A job whose goroutine ends, with runtime.Goexit, or that
+// An error fails the job and not the worker, and so does a panic, also of a method that reads the job or writes the result;
+// it arrives with its place and its stack. So does a message that is no J, or a result that cannot be written. A job whose goroutine ends, with runtime.Goexit, or that
 // ends the program is reported by the pool as one whose worker has died. What a job and its result hold is closed once
 // the result has been sent, as [CloseAll] does.
 //
@@ -62,26 +61,32 @@ func Work[J, R any](work func(job J) (R, error)) error {
 func workOn[J, R any](args workerArgs[J, R], work func(job J) (R, error)) error {
 	ctx := context.Background()
 	for {
-		job, err := args.Jobs.Recv(ctx)
+		var job J
 		var result jobResult[R]
-		var io *IOError
+		var err error
+		failure := recovering(func() { job, err = args.Jobs.Recv(ctx) })
 		switch {
-		case errors.Is(err, ErrDisconnected):
+		case failure != nil: // that job is lost
+			result.Err = failure
+		case err == ErrDisconnected:
 			return nil
-		case errors.Is(err, ErrClosed) || errors.As(err, &io):
+		case err == ErrClosed || isIO(err):
 			return err
-		case err != nil: // that job is lost
+		case err != nil: // that one as well
 			result.Err = &jobFailure{Message: err.Error()}
 		default:
 			result = runJob(work, job)
 		}
-		err = args.Results.Send(ctx, result)
-		if err != nil && !errors.Is(err, ErrDisconnected) {
-			err = args.Results.Send(ctx, jobResult[R]{Err: &jobFailure{Message: err.Error()}})
+		failure = recovering(func() { err = args.Results.Send(ctx, result) })
+		if failure == nil && err != nil && err != ErrDisconnected {
+			failure = &jobFailure{Message: err.Error()}
+		}
+		if failure != nil {
+			err = args.Results.Send(ctx, jobResult[R]{Err: failure})
 		}
 		CloseAll(result)
 		CloseAll(job)
-		if errors.Is(err, ErrDisconnected) {
+		if err == ErrDisconnected {
 			return nil // nobody wants results any more
 		}
 		if err != nil {
@@ -90,18 +95,39 @@ func workOn[J, R any](args workerArgs[J, R], work func(job J) (R, error)) error 
 	}
 }
 
+// isIO tells whether it is an IOError itself, not a DecodeError of which one is the cause.
+func isIO(err error) bool {
+	_, is := err.(*IOError)
+	return is
+}
+
 func runJob[J, R any](work func(job J) (R, error), job J) (result jobResult[R]) {
+	failure := recovering(func() {
+		value, err := work(job)
+		if err != nil {
+			CloseAll(value)
+			result.Err = &jobFailure{Message: validText(err.Error())}
+		} else {
+			result.Ok = &value
+		}
+	})
+	if failure != nil {
+		return jobResult[R]{Err: failure}
+	}
+	return result
+}
+
+// recovering runs what may call methods of the program, and describes its panic, if it panics.
+func recovering(do func()) (failure *jobFailure) {
+	returned := false
 	defer func() {
-		if panicked := recover(); panicked != nil {
-			result = jobResult[R]{Err: panicOf(panicked)}
+		if panicked := recover(); !returned { // of nil, too
+			failure = panicOf(panicked)
 		}
 	}()
-	value, err := work(job)
-	if err != nil {
-		CloseAll(value)
-		return jobResult[R]{Err: &jobFailure{Message: validText(err.Error())}}
-	}
-	return jobResult[R]{Ok: &value}
+	do()
+	returned = true
+	return nil
 }
 
 // panicOf describes a panic. It is called by the deferred function that recovers from it, while the stack is still there.

@@ -79,6 +79,99 @@ func TestAWorkerAnswersEachJobAndOutlivesItsFailures(t *testing.T) {
 	outcome.Close()
 }
 
+type panicsWhenWritten struct{ Why any }
+
+func (p panicsWhenWritten) MarshalJSON() ([]byte, error) {
+	if p.Why == "" {
+		return []byte("5"), nil
+	}
+	panic(p.Why)
+}
+
+func TestAWorkerOutlivesMethodsThatPanic(t *testing.T) {
+	noLeak(t)
+	type job struct {
+		Why   string
+		File  *os.File `json:",omitempty"`
+		Panic *panics  `json:",omitempty"`
+	}
+	type outcome struct {
+		File    *os.File `json:",omitempty"`
+		Written panicsWhenWritten
+	}
+	type outcomeRead struct{ Written int }
+	jobs, source := pair[any](t, Options{})
+	results, rx := pair[jobResult[outcome]](t, Options{})
+	answers := &Receiver[jobResult[outcomeRead]]{rx.end}
+	ended := make(chan error)
+	go func() {
+		args := workerArgs[job, outcome]{Jobs: &Receiver[job]{source.end}, Results: results}
+		ended <- workOn(args, func(j job) (outcome, error) {
+			why := panicsWhenWritten{j.Why}
+			if j.Why == "nil" {
+				why.Why = nil
+			}
+			return outcome{j.File, why}, nil
+		})
+	}()
+	file := memfd(t, "", 0)
+	for _, value := range []any{
+		map[string]any{"Why": "", "File": file, "Panic": 1}, job{Why: "no result", File: file}, job{Why: "nil"}, job{},
+	} {
+		check(t, jobs.Send(within(t), value))
+	}
+	jobs.Close()
+	file.Close()
+	check(t, <-ended)
+	for _, expected := range []struct{ message, method string }{
+		{"on purpose", "UnmarshalJSON"}, {"no result", "MarshalJSON"}, {"", "MarshalJSON"},
+	} {
+		result := must[jobResult[outcomeRead]](t)(answers.Recv(within(t)))
+		if result.Err == nil || !strings.Contains(result.Err.Message, expected.message) {
+			t.Fatalf("found %+v, expected %s", result.Err, expected.message)
+		}
+		if result.Err.Place == nil || !strings.Contains(*result.Err.Place, "_test.go:") ||
+			result.Err.Backtrace == nil || !strings.Contains(*result.Err.Backtrace, expected.method) {
+			t.Errorf("%s: found %v, %v", expected.message, result.Err.Place, result.Err.Backtrace)
+		}
+	}
+	if last := must[jobResult[outcomeRead]](t)(answers.Recv(within(t))); last.Ok == nil || last.Ok.Written != 5 {
+		t.Errorf("found %+v", last)
+	}
+	_, err := answers.TryRecv()
+	expect(t, err, ErrEmpty)
+	source.Close()
+	results.Close()
+	rx.Close()
+}
+
+// failsToBeRead is read with an error of this package.
+type failsToBeRead struct{}
+
+func (*failsToBeRead) UnmarshalJSON(text []byte) error {
+	return map[string]error{"0": ErrDisconnected, "1": ErrClosed, "2": &IOError{"read", os.ErrInvalid}}[string(text)]
+}
+
+func TestAWorkerGoesOnAfterAJobThatIsLostWhateverTheCause(t *testing.T) {
+	noLeak(t)
+	jobs, source := pair[int](t, Options{})
+	results, outcome := pair[jobResult[int]](t, Options{})
+	for i := 0; i <= 3; i++ {
+		check(t, jobs.Send(within(t), i))
+	}
+	jobs.Close()
+	args := workerArgs[failsToBeRead, int]{Jobs: &Receiver[failsToBeRead]{source.end}, Results: results}
+	check(t, workOn(args, func(failsToBeRead) (int, error) { return 5, nil }))
+	for i := 0; i <= 3; i++ {
+		if result := must[jobResult[int]](t)(outcome.TryRecv()); (result.Err == nil) != (i == 3) {
+			t.Errorf("job %d: found %+v", i, result)
+		}
+	}
+	source.Close()
+	results.Close()
+	outcome.Close()
+}
+
 func TestAWorkerWhosePoolIsGoneEnds(t *testing.T) {
 	noLeak(t)
 	jobs, source := pair[int](t, Options{})

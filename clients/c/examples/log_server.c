@@ -23,7 +23,13 @@ static void print_text(const char *text, size_t len) {
     putchar('\n');
 }
 
-/* Prints what is there: 0 when there is nothing more now, or -EPIPE when the client is gone. */
+/* Whether a message was lost, so that the next one arrives. */
+static int is_lost(int error) {
+    return error == -EBADMSG || error == -EMSGSIZE || error == -EMFILE || error == -EPROTO;
+}
+
+/* Prints what is there: 0 when there is nothing more now, or an error when there will be none, -EPIPE if the client is
+ * gone. */
 static int print_all(const struct client *client) {
     for (;;) {
         int result = wormhole_try_recv(client->rx, &message);
@@ -33,6 +39,7 @@ static int print_all(const struct client *client) {
         if (result < 0) printf("! %s\n", wormhole_strerror(result));
         else print_text(message.text, message.len);
         fflush(stdout);
+        if (result < 0 && !is_lost(result)) return result;
     }
 }
 

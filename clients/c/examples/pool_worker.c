@@ -31,6 +31,9 @@ static char *answer(int received, const struct wormhole_message *job) {
     return text;
 }
 
+/* Whether a job was lost, which is to be answered. Other errors are about none. */
+static int is_lost(int error) { return error == -EBADMSG || error == -EMSGSIZE || error == -EMFILE; }
+
 int main(void) {
     struct wormhole_message message;
     int jobs, results, received, sent = 0;
@@ -42,7 +45,8 @@ int main(void) {
     }
     jobs = wormhole_take_receiver(&message, 0);
     results = wormhole_take_sender(&message, 1);
-    while (sent == 0 && jobs >= 0 && results >= 0 && (received = wormhole_recv_fds(jobs, &message)) != -EPIPE) {
+    while (sent == 0 && jobs >= 0 && results >= 0 &&
+           ((received = wormhole_recv_fds(jobs, &message)) == 0 || is_lost(received))) {
         char *text = answer(received, &message);
         sent = text == NULL ? -ENOMEM : wormhole_send(results, text, strlen(text));
         free(text);
@@ -50,5 +54,5 @@ int main(void) {
     wormhole_message_clear(&message);
     if (jobs >= 0) close(jobs);
     if (results >= 0) close(results);
-    return sent == 0 || sent == -EPIPE ? 0 : 1; /* -EPIPE: the pool is gone */
+    return received == -EPIPE || sent == -EPIPE ? 0 : 1; /* no more jobs, or no pool */
 }

@@ -42,6 +42,9 @@ static int take_named(struct wormhole_message *state, const json_t *names, const
     return found < 0 ? -ENOENT : found;
 }
 
+/* Whether a message was lost, so that the next one arrives. */
+static int is_lost(int error) { return error == -EBADMSG || error == -EMSGSIZE || error == -EMFILE; }
+
 int main(void) {
     struct wormhole_message message;
     int states, result;
@@ -53,7 +56,7 @@ int main(void) {
         return 1;
     }
     states = result;
-    while ((result = wormhole_recv_fds(states, &message)) != -EPIPE) {
+    while ((result = wormhole_recv_fds(states, &message)) == 0 || is_lost(result)) {
         json_t *state = result < 0 ? NULL : json_loadb(message.text, message.len, JSON_REJECT_DUPLICATES, NULL), *names;
         const char *metadata = "1";
         int notify = -EPROTO;
@@ -69,5 +72,7 @@ int main(void) {
     }
     wormhole_message_clear(&message);
     close(states);
-    return 0;
+    if (result == -EPIPE) return 0;
+    fprintf(stderr, "cannot receive states: %s\n", wormhole_strerror(result));
+    return 1;
 }

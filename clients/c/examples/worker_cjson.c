@@ -40,6 +40,9 @@ static int serve(struct wormhole_message *job) {
     return result;
 }
 
+/* Whether a message was lost, so that the next one arrives. */
+static int is_lost(int error) { return error == -EBADMSG || error == -EMSGSIZE || error == -EMFILE; }
+
 int main(void) {
     struct wormhole_message message;
     int jobs, result;
@@ -51,11 +54,13 @@ int main(void) {
         return 1;
     }
     jobs = result;
-    while ((result = wormhole_recv_fds(jobs, &message)) != -EPIPE) {
+    while ((result = wormhole_recv_fds(jobs, &message)) == 0 || is_lost(result)) {
         if (result == 0) result = serve(&message);
         if (result < 0) fprintf(stderr, "cannot do a job: %s\n", wormhole_strerror(result));
     }
     wormhole_message_clear(&message);
     close(jobs);
-    return 0;
+    if (result == -EPIPE) return 0;
+    fprintf(stderr, "cannot receive jobs: %s\n", wormhole_strerror(result));
+    return 1;
 }

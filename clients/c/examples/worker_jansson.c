@@ -45,6 +45,9 @@ static const char *serve(struct wormhole_message *job) {
     return problem;
 }
 
+/* Whether a message was lost, so that the next one arrives. */
+static int is_lost(int error) { return error == -EBADMSG || error == -EMSGSIZE || error == -EMFILE; }
+
 int main(void) {
     struct wormhole_message message;
     int jobs, result;
@@ -57,12 +60,13 @@ int main(void) {
         return 1;
     }
     jobs = result;
-    while ((result = wormhole_recv_fds(jobs, &message)) != -EPIPE) {
+    while ((result = wormhole_recv_fds(jobs, &message)) == 0 || is_lost(result)) {
         const char *problem = result < 0 ? wormhole_strerror(result) : serve(&message);
-        /* That message is lost, the next one arrives. */
         if (problem != NULL) fprintf(stderr, "cannot do a job: %s\n", problem);
     }
     wormhole_message_clear(&message);
     close(jobs);
-    return 0; /* every sender is gone, in all processes */
+    if (result == -EPIPE) return 0; /* every sender is gone, in all processes */
+    fprintf(stderr, "cannot receive jobs: %s\n", wormhole_strerror(result));
+    return 1;
 }

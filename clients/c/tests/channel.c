@@ -1168,6 +1168,29 @@ static void bad_names_are_refused(void) {
 
 static void closes_a_listener(void *listener) { wormhole_listener_close((struct wormhole_listener *)listener); }
 
+/* Replaces a file that is there no more when it is to be removed. */
+static void finds_nothing_to_remove(void *argument) {
+    const char *path = (const char *)argument;
+    struct whp_address address;
+    SAME(whp_parse_name(&address, WORMHOLE_PATH(path)), 0);
+#ifdef SYS_unlink
+    deny(SYS_unlink, ENOENT);
+#endif
+    deny(SYS_unlinkat, ENOENT);
+    CHECK(unlink(path) < 0 && errno == ENOENT);
+    SAME(whp_remove_stale(&address), 0);
+}
+
+static void a_stale_file_that_vanishes_is_not_missed(void) {
+    struct wormhole_listener listener;
+    const char *path = path_of("socket");
+    SAME(wormhole_listen(&listener, WORMHOLE_PATH(path)), 0);
+    close(listener.fd);
+    succeeds(child_of(finds_nothing_to_remove, listener.path));
+    CHECK(unlink(listener.path) == 0);
+    free(listener.path);
+}
+
 static void a_stale_file_is_replaced_and_a_live_one_is_not(void) {
     struct wormhole_listener listener, other;
     const char *path = path_of("socket");
@@ -1505,6 +1528,7 @@ static const struct {
     TEST(strangers_connect_by_path_and_by_abstract_name),
     TEST(bad_names_are_refused),
     TEST(a_stale_file_is_replaced_and_a_live_one_is_not),
+    TEST(a_stale_file_that_vanishes_is_not_missed),
     TEST(a_file_of_another_is_not_removed),
     TEST(connecting_to_a_full_queue_times_out),
     TEST(a_listener_travels),

@@ -32,10 +32,74 @@ static pid_t start(const char *name, const char *text, const int *fds, size_t co
     return pid;
 }
 
-static void succeeds(pid_t pid) {
+static void ends_with(pid_t pid, int expected) {
     int status = -1;
     CHECK(waitpid(pid, &status, 0) == pid);
-    SAME(status, 0);
+    CHECK(WIFEXITED(status));
+    SAME(WEXITSTATUS(status), expected);
+}
+
+static void succeeds(pid_t pid) { ends_with(pid, 0); }
+
+/* From now on this process, and what it executes, receives by that descriptor only: all else says ENOMEM. */
+static void receive_only_by(int fd) {
+    struct sock_filter steps[] = {
+        {BPF_LD | BPF_W | BPF_ABS, 0, 0, offsetof(struct seccomp_data, nr)},
+        {BPF_JMP | BPF_JEQ | BPF_K, 0, 3, SYS_recvmsg},
+        {BPF_LD | BPF_W | BPF_ABS, 0, 0, offsetof(struct seccomp_data, args[0])},
+        {BPF_JMP | BPF_JEQ | BPF_K, 1, 0, 0},
+        {BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ERRNO | ENOMEM},
+        {BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ALLOW},
+    };
+    struct sock_fprog program = {6, steps};
+    steps[3].k = (unsigned)fd;
+    alarm(20);
+    CHECK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
+    CHECK(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program, 0, 0) == 0);
+}
+
+/* Starts a program that can receive what it is handed, and nothing else. */
+static pid_t start_deaf(const char *name, const char *text, const int *fds, size_t count) {
+    char path[500], number[20];
+    int inherited = wormhole_hand_over(text, strlen(text), fds, count);
+    pid_t pid = fork();
+    CHECK(inherited >= 0 && pid >= 0);
+    if (pid == 0) {
+        snprintf(path, sizeof path, "%s/%s", folder, name);
+        snprintf(number, sizeof number, "%d", inherited);
+        CHECK(fcntl(inherited, F_SETFD, 0) == 0 && setenv("WORMHOLE_FD", number, 1) == 0);
+        receive_only_by(inherited);
+        execl(path, path, (char *)NULL);
+        _exit(127);
+    }
+    close(inherited);
+    return pid;
+}
+
+/* A receive that fails without having received anything would fail again and again. */
+static void deaf(const char *name) {
+    int tx, rx;
+    pid_t pid;
+    SAME(wormhole_channel(&tx, &rx), 0);
+    pid = start_deaf(name, "0", &rx, 1);
+    close(rx);
+    ends_with(pid, 1);
+    close(tx);
+}
+
+static void deaf_pool_worker(void) {
+    int jobs, source, results, fds[2];
+    pid_t pid;
+    SAME(wormhole_channel(&jobs, &source), 0);
+    fds[0] = source;
+    SAME(wormhole_channel(&fds[1], &results), 0);
+    send_text(jobs, "\"a job\"", NULL, 0);
+    pid = start_deaf("pool_worker", "[0,1]", fds, 2);
+    close_all(fds, 2);
+    SAME(wormhole_recv_timeout(results, &message, 20000), -EPIPE); /* no result, as it has no job */
+    ends_with(pid, 1);
+    close(jobs);
+    close(results);
 }
 
 /* A worker counts bytes, and goes on after jobs that are none. */
@@ -89,7 +153,7 @@ static void pool_worker(void) {
     succeeds(pid);
 }
 
-static void log_server(void) {
+static void log_server(int is_deaf) {
     char path[] = "/tmp/wormhole-c-XXXXXX/log", program[500], line[100], expected[100];
     int input[2], output[2], tx, i;
     pid_t pid;
@@ -103,6 +167,7 @@ static void log_server(void) {
     if (pid == 0) {
         dup2(input[0], 0);
         dup2(output[1], 1);
+        if (is_deaf) receive_only_by(-1);
         execl(program, program, path, (char *)NULL);
         _exit(127);
     }
@@ -111,15 +176,18 @@ static void log_server(void) {
     while ((tx = wormhole_connect(WORMHOLE_PATH(path), 20000)) == -ENOENT || tx == -ECONNREFUSED) sched_yield();
     CHECK(tx >= 0);
     send_text(tx, "\"first\"", NULL, 0);
-    send_text(tx, "\"with a descriptor\"", &tx, 1);
-    send_text(tx, "\"\x1b[2J\n\xe2\x80\xae\"", NULL, 0);
-    send_text(tx, "{\"last\":true}", NULL, 0);
+    if (!is_deaf) { /* after the first, that one closes the channel */
+        send_text(tx, "\"with a descriptor\"", &tx, 1);
+        send_text(tx, "\"\x1b[2J\n\xe2\x80\xae\"", NULL, 0);
+        send_text(tx, "{\"last\":true}", NULL, 0);
+    }
     close(tx);
     lines = fdopen(output[0], "r");
     CHECK(lines != NULL);
-    for (i = 0; i < 4; i++) {
+    for (i = is_deaf ? 4 : 0; i < (is_deaf ? 5 : 4); i++) {
         static const char *const texts[] = {"\"first\"", "! the message has descriptors that nobody expected",
-                                            "\"\\x1b[2J\\x0a\\xe2\\x80\\xae\"", "{\"last\":true}"};
+                                            "\"\\x1b[2J\\x0a\\xe2\\x80\\xae\"", "{\"last\":true}",
+                                            "! Cannot allocate memory"};
         CHECK(fgets(line, sizeof line, lines) != NULL);
         snprintf(expected, sizeof expected, "%ld %s\n", (long)getpid(), texts[i]);
         CHECK(strcmp(line, expected) == 0);
@@ -178,7 +246,7 @@ static void sandbox_helper(void) {
 }
 
 int main(int argc, char **argv) {
-    int before;
+    int before, i;
     CHECK(argc == 2);
     folder = argv[1];
     alarm(100);
@@ -191,9 +259,18 @@ int main(int argc, char **argv) {
     test_name = "pool_worker";
     pool_worker();
     test_name = "log_server";
-    log_server();
+    log_server(0);
     test_name = "sandbox_helper";
     sandbox_helper();
+    for (i = 0; i < 3; i++) {
+        static const char *const names[] = {"worker_jansson", "worker_cjson", "sandbox_helper"};
+        test_name = names[i];
+        deaf(test_name);
+    }
+    test_name = "pool_worker";
+    deaf_pool_worker();
+    test_name = "log_server";
+    log_server(1);
     SAME(open_fds(), before);
     wormhole_message_clear(&message);
     printf("examples: done\n");

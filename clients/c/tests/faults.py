@@ -104,6 +104,7 @@ RULES = [
     ("*", "flock", "EINTR", AS),
     ("*", "flock", "EAGAIN", "EADDRINUSE"),
     ("listen_over_a_stale_file", "lstat#1", "ENOENT", "EADDRINUSE"),  # it is there all the same
+    ("listen_over_a_stale_file", "unlink#1", "ENOENT", "EADDRINUSE"),  # likewise
     ("listen_over_a_stale_file", "unlink#2", "*", AS),
     ("close_a_listener", "getsockopt lstat unlink", "*", "EEXIST"),  # the file stays, and is stale
     ("*", "accept4", "EAGAIN EINTR ECONNABORTED", AS),
