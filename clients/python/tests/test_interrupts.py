@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import io
 import os
 import signal
@@ -9,16 +11,21 @@ import sys
 import time
 import unittest
 from dataclasses import dataclass
-from typing import Any, Callable
+from functools import partial
+from typing import Any, Callable, List, Type
 
 import wormhole_ipc as wormhole
-from wormhole_ipc import Fd, Sender
+from wormhole_ipc import Fd, Listener, Sender
 
 from .support import Case, fork, open_fds
 
 
 class Interrupt(BaseException):
     pass
+
+
+class Timeout(TimeoutError):
+    """An `OSError` without a number, as the handlers of alarms raise them."""
 
 
 @dataclass
@@ -29,17 +36,30 @@ class Parcel:
     other: Fd
 
 
+class Busy(BlockingIOError):
+    def __init__(self) -> None:
+        super().__init__(errno.EAGAIN, "busy")
+
+
 class Interrupts(Case):
+    raises: Type[BaseException] = Interrupt
+
     def setUp(self) -> None:
         super().setUp()
         self.armed = False
+        self.raised = self.caught = 0
         for number in (signal.SIGALRM, signal.SIGUSR1):
             self.addCleanup(signal.signal, number, signal.signal(number, self.interrupt))
 
     def interrupt(self, *_: Any) -> None:
         if self.armed:
             self.armed = False
-            raise Interrupt
+            self.raised += 1
+            raise self.raises
+
+    def tearDown(self) -> None:
+        self.assertEqual(self.caught, self.raised)
+        super().tearDown()
 
     def aimed(self, call: Callable[[], Any], delay: float) -> Any:
         """What the call gives, or None if it was interrupted."""
@@ -49,8 +69,8 @@ class Interrupts(Case):
             signal.setitimer(signal.ITIMER_REAL, delay)
             got = call()
             self.wait()
-        except Interrupt:
-            pass
+        except self.raises:
+            self.caught += 1
         return got
 
     def wait(self) -> None:
@@ -133,8 +153,8 @@ class Interrupts(Case):
                     go.send(turn)
                     got = rx.recv()
                     self.wait()
-                except Interrupt:
-                    pass
+                except self.raises:
+                    self.caught += 1
                 if got is None:
                     interrupted += 1
                     try:
@@ -146,6 +166,67 @@ class Interrupts(Case):
         os.waitpid(child, 0)
         turns.close()
         self.check_lost(lost, interrupted)
+
+    def test_no_client_is_lost(self) -> None:
+        name = f"\0wormhole {os.getpid()} interrupts"
+        lost = interrupted = 0
+        with Listener.bind(name, int) as listener:
+            for turn in range(400):
+                with wormhole.connect(name, int) as tx:
+                    got = self.aimed(listener.accept, 1e-6 + turn % 100 * 6e-7)
+                    if got is None:
+                        interrupted += 1
+                        try:
+                            got = listener.try_accept()
+                        except wormhole.Empty:
+                            lost += 1
+                            continue
+                    with got[0] as rx:
+                        tx.send(turn)
+                        self.assertEqual(rx.recv(), turn)
+        self.check_lost(lost, interrupted)
+
+    def test_no_message_is_sent_twice(self) -> None:
+        self.check_sent_once()
+
+    def test_nor_if_the_exception_has_a_number(self) -> None:
+        self.raises = Busy
+        self.check_sent_once()
+        self.caught = self.raised  # but for those that were taken for the kernel's
+
+    def check_sent_once(self) -> None:
+        tx, rx = wormhole.channel(int)
+        with tx, rx:
+            for turn in range(2000):
+                call = partial(tx.send_with_fds, turn, [0] * (turn % 2))
+                with contextlib.suppress(wormhole.Io):  # of `Busy`, before the message was sent
+                    self.aimed(call, 1e-6 + turn % 99 * 3e-7)
+                numbers: List[int] = []
+                try:
+                    while True:
+                        number, beside = rx._try_recv_with_fds()
+                        numbers.append(number)
+                        for each in beside:
+                            each.close()
+                except wormhole.Empty:
+                    self.assertIn(numbers, ([], [turn]))
+
+    def test_a_wait_ends_with_the_exception(self) -> None:
+        tx, rx = wormhole.channel(int)
+        name = f"\0wormhole {os.getpid()} interrupts"
+        with tx, rx, Listener.bind(name, int) as listener:
+            # With an end, because a signal may come just before the sleep, which it does not end then.
+            for turn in range(200):
+                for call in (rx.recv_timeout, listener.accept_timeout):
+                    self.assertIsNone(self.aimed(partial(call, 0.02), 1e-6 + turn % 100 * 6e-7))
+            try:
+                while True:
+                    tx.try_send(0)
+            except wormhole.Full:
+                pass
+            for turn in range(200):
+                self.aimed(partial(tx.send_timeout, 0, 0.02), 1e-6 + turn % 100 * 6e-7)
+        self.assertEqual(self.raised, 600)
 
     def test_what_was_kept_is_closed_with_its_receiver(self) -> None:
         for leave in ("close", "forget"):
@@ -177,6 +258,10 @@ class Interrupts(Case):
             self.assertEqual(os.waitpid(child, 0)[1], 0)
             self.assertTrue(rx._kept)
             self.assertEqual(rx.recv(), 7)
+
+
+class Timeouts(Interrupts):
+    raises = Timeout
 
 
 if __name__ == "__main__":

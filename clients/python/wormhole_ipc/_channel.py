@@ -203,8 +203,11 @@ class Sender(_ChannelEnd, Generic[T]):
                 try:  # the usual case, in short
                     end.send(_pack(len(text)) + text, SEND_NOW)
                     return _NO_FILES
-                except OSError:
-                    pass  # once more, and to the end
+                except OSError as error:
+                    # What has been through a frame is of a signal's handler, and the message is sent.
+                    if error.errno is None or error.__traceback__.tb_next:  # type: ignore[union-attr]
+                        raise
+                    # Otherwise once more, and to the end.
             if beside:
                 fds = fds + [number_of(fd) for fd in beside]
             self._send_text(end, text, fds, deadline, waits)
@@ -227,13 +230,12 @@ class Sender(_ChannelEnd, Generic[T]):
             raise TooManyFds(len(fds), _packets.MAX_FDS)
         packet: Union[bytes, memoryview] = _pack(len(text)) + text
         spill: Optional[Fd] = None
+        done: List[int] = []  # see `_packets.send`
 
         def attempt(may_block: bool) -> bool:
-            try:
-                _packets.send(end, packet, fds if spill is None else [spill.fileno(), *fds])
-            except BlockingIOError:
-                return False
-            return True
+            return _packets.send(
+                end, packet, fds if spill is None else [spill.fileno(), *fds], done
+            )
 
         try:
             while True:
@@ -248,6 +250,8 @@ class Sender(_ChannelEnd, Generic[T]):
                         return
                     raise TimedOut
                 except OSError as error:
+                    if done or error.errno is None:
+                        raise
                     if error.errno != errno.EMSGSIZE:
                         raise self._failure(end, error) from error
                 # The socket's buffer is smaller than the packet, or than it was a moment ago: some other
@@ -423,10 +427,11 @@ class Receiver(_ChannelEnd, Generic[T]):
                 blocks = False
                 try:
                     held.extend(starmap(end.recvmsg_into, held[0]))
-                except BlockingIOError:
-                    blocks = True
-                except OSError:
-                    pass  # once more, and to the end
+                except OSError as error:
+                    if len(held) > 1 or error.errno is None:
+                        raise  # of a signal's handler
+                    blocks = isinstance(error, BlockingIOError)
+                    # Otherwise once more, and to the end.
                 if len(held) < 2 or not held[1][0]:
                     problem = self._wait_for_packet(end, held, deadline, waits, blocks)
                     if problem is not None:
@@ -485,6 +490,8 @@ class Receiver(_ChannelEnd, Generic[T]):
         except Closed:
             problem = self._is_closed()
         except OSError as error:
+            if len(held) > 1 or error.errno is None:
+                raise  # of a signal's handler
             if self._socket is end:
                 problem = Io("receive a message")
                 problem.__cause__ = error
@@ -663,6 +670,8 @@ def channel(
             sending.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
             granted = sending.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) // 2
         except (OSError, OverflowError) as error:
+            if isinstance(error, OSError) and error.errno is None:
+                raise
             raise Io("set the size of the channel's buffer") from error
         if granted < buffer:
             raise Io("set the size of the channel's buffer") from ValueError(

@@ -316,7 +316,6 @@ def _descriptor(
         except (NotAChannel, NotABlob, Io) as error:
             raise Mismatch(str(error)) from error
         except OSError as error:
-            # One without a number is of a signal's handler, such as `TimeoutError`.
             if error.errno is None and not isinstance(error, io.UnsupportedOperation):
                 raise
             raise Mismatch(f"descriptor {value} cannot be opened: {error}") from error
@@ -455,6 +454,8 @@ def _made(kind: Any, name: str, values: Dict[str, Any]) -> Any:
     try:
         return kind(**values)
     except Exception as error:  # of a `__post_init__`
+        if isinstance(error, OSError) and error.errno is None:
+            raise
         raise Mismatch(f"{name}: {error}") from error
 
 

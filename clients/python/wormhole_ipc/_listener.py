@@ -86,8 +86,10 @@ class _SocketFile:
             found = os.lstat(self.path)
             if (found.st_dev, found.st_ino) == self.identity:
                 os.unlink(self.path)
-        except OSError:
-            pass  # what cannot be removed is stale
+        except OSError as error:
+            if error.errno is None:
+                raise
+            # What cannot be removed is stale.
 
 
 def _bind(listening: Socket, raw: bytes) -> Optional[_SocketFile]:
@@ -210,6 +212,8 @@ class Listener(End, Generic[T]):
         except OSError as error:
             if file is not None:
                 file.remove()
+            if error.errno is None:
+                raise
             raise Address("listen at", shown) from error
         made: Listener[T] = cls._of(listening, type)
         made.max_message_len, made.max_blob_len = max_message_len, max_blob_len
@@ -275,17 +279,16 @@ class Listener(End, Generic[T]):
             return self._made(held)
         except Closed:
             raise self._is_closed() from None
-        except OSError as error:
-            if self._socket is not end:
-                raise self._is_closed() from None
-            if error.errno is None:
-                raise  # of a signal's handler
-            raise Io("accept a client") from error
-        except BaseException:
-            if held:
+        except BaseException as error:
+            if held:  # so it is of a signal's handler
                 self._accepted += (held,)
                 self._own(held)
-            raise
+                raise
+            if not isinstance(error, OSError) or error.errno is None:
+                raise
+            if self._socket is not end:
+                raise self._is_closed() from None
+            raise Io("accept a client") from error
 
     def _own(self, held: List[Any]) -> Socket:
         """Makes what was accepted an object that owns it, known to the list before it does."""
@@ -298,11 +301,18 @@ class Listener(End, Generic[T]):
 
     def _made(self, held: List[Any]) -> Tuple[Receiver[T], Peer]:
         accepted = self._own(held)
-        accepted.shutdown(socket.SHUT_WR)
+        try:
+            accepted.shutdown(socket.SHUT_WR)
+            peer = Peer(*_packets.credentials(accepted))
+        except OSError as error:
+            if error.errno is None:
+                raise
+            del held[:]
+            raise Io("accept a client") from error
         receiver: Receiver[T] = Receiver._of(accepted, self._type)
         receiver.max_message_len = self.max_message_len
         receiver.max_blob_len = self.max_blob_len
-        return receiver, Peer(*_packets.credentials(accepted))
+        return receiver, peer
 
 
 def _accept_one(listening: Socket, held: List[Any]) -> bool:
@@ -315,7 +325,9 @@ def _accept_one(listening: Socket, held: List[Any]) -> bool:
         return False
     try:
         held.extend(starmap(listening._accept, ((),)))  # type: ignore[attr-defined]
-    except (BlockingIOError, ConnectionAbortedError):
+    except (BlockingIOError, ConnectionAbortedError) as error:
+        if held or error.errno is None:
+            raise  # of a signal's handler
         return False
     return True
 
@@ -359,12 +371,16 @@ def _connected(raw: bytes, shown: str, type: Any, deadline: Optional[float]) -> 
     try:
         end = Socket(_packets.UNIX, int(socket.SOCK_SEQPACKET), 0)
     except OSError as error:
+        if error.errno is None:
+            raise
         raise Address("connect to", shown) from error
     try:
         end.setblocking(True)
         _connect(end, raw, deadline)
         return Sender._of(_packets.wrap(end.detach()), type)
     except OSError as error:
+        if error.errno is None:
+            raise
         raise Address("connect to", shown) from error
     finally:
         end.close()

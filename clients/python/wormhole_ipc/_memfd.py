@@ -14,6 +14,8 @@ def create(operation: str, flags: int = 0) -> int:
     try:
         return os.memfd_create("wormhole", os.MFD_CLOEXEC | flags)
     except OSError as error:
+        if error.errno is None:
+            raise
         raise Io(operation) from error
 
 
@@ -36,6 +38,8 @@ def filled(
             fcntl.fcntl(memfd, fcntl.F_ADD_SEALS, seals)
     except OSError as error:
         os.close(memfd)
+        if error.errno is None:
+            raise
         raise Io(fill_it) from error
     except BaseException:
         os.close(memfd)
@@ -54,7 +58,9 @@ def gather(inline: Union[bytes, memoryview], memfd: int, missing: int) -> bytes:
     try:
         # A file of another kind could make the read wait for ever.
         fcntl.fcntl(memfd, fcntl.F_GET_SEALS)
-    except OSError:
+    except OSError as error:
+        if error.errno is None:
+            raise
         raise Malformed(
             f"the descriptor for the {missing} bytes that the packet lacks is not a memfd"
         ) from None
@@ -69,6 +75,8 @@ def gather(inline: Union[bytes, memoryview], memfd: int, missing: int) -> bytes:
         try:
             part = os.pread(memfd, missing - offset, offset)
         except OSError as error:
+            if error.errno is None:
+                raise
             raise Malformed("the memfd of a long message cannot be read") from error
         if not part:
             raise Malformed("the memfd of a long message was cut while it was read")

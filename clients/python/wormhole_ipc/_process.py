@@ -69,7 +69,9 @@ def _check(number: int) -> Socket:
     """Checks that a descriptor is what is handed on, and leaves it alone if it is not."""
     try:
         flags = fcntl.fcntl(number, fcntl.F_GETFD)
-    except OSError:
+    except OSError as error:
+        if error.errno is None:
+            raise
         raise NotInherited(f"{VARIABLE}={number} names a closed descriptor") from None
     # Whatever this program has opened itself by that number.
     if flags & fcntl.FD_CLOEXEC:
@@ -88,6 +90,8 @@ def _check(number: int) -> Socket:
     except NotAChannel as error:
         raise NotInherited(f"{VARIABLE}={number} names a foreign descriptor: {error}") from None
     except OSError as error:
+        if error.errno is None:
+            raise
         raise Io("look up which process has made an inherited descriptor") from error
     return end
 
@@ -132,7 +136,7 @@ def spawn(
                 if file is not None:  # of a listener that nobody has any more
                     file.given = False
                     file.remove()
-            if not isinstance(error, OSError):
+            if not isinstance(error, OSError) or error.errno is None:
                 raise
             program = command if isinstance(command, str) else next(iter(command), "")
             raise Io(f"start the program `{excerpt(os.fsdecode(program))}`") from error

@@ -75,8 +75,9 @@ class Waiters:
         for waker in tuple(self.wakers):
             try:
                 waker.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
+            except OSError as error:
+                if error.errno is None:
+                    raise
 
 
 def _waker() -> Optional[Socket]:
@@ -86,7 +87,9 @@ def _waker() -> Optional[Socket]:
     # tests/test_closing.py.
     try:
         return Socket(_packets.UNIX, int(socket.SOCK_DGRAM | socket.SOCK_NONBLOCK), 0)
-    except OSError:
+    except OSError as error:
+        if error.errno is None:
+            raise
         return None
 
 
@@ -97,7 +100,9 @@ def _is_alone() -> bool:
     try:
         # KERNEL: proc_task_getattr counts the threads, those that Python knows nothing of too.
         return os.stat("/proc/self/task").st_nlink == 3
-    except OSError:
+    except OSError as error:
+        if error.errno is None:
+            raise
         return False
 
 
