@@ -23,6 +23,11 @@ def give_up(end: Any, numbers: List[int]) -> None:
     numbers.append(end.detach())
 
 
+def state(thread: threading.Thread) -> str:
+    with open(f"/proc/self/task/{thread.native_id}/stat") as file:
+        return file.read().rpartition(")")[2].split()[0]
+
+
 class Closing(Case):
     def closed_while(self, end: Any, call: Callable[[], Any], close: Callable[[], Any]) -> None:
         """The call waits, and raises `ValueError` as soon as another thread has closed the end."""
@@ -111,6 +116,41 @@ class Closing(Case):
             thread.join(30)
         self.assertEqual(raised, ["the receiver is closed"] * 5)
         tx.close()
+
+    def test_a_forked_process_that_closes_it_leaves_the_others_asleep(self) -> None:
+        tx, rx = wormhole.channel(int)
+        name = f"\0wormhole {os.getpid()} forked"
+        listener = Listener.bind(name, int)
+        got: List[Any] = []
+        threads = []
+        for end in (rx, listener):
+            call: Any = end.recv if isinstance(end, Receiver) else end.accept
+            thread = threading.Thread(target=lambda call=call: got.append(call()), daemon=True)
+            thread.start()
+            threads.append(thread)
+            while not end._waiters.wakers or state(thread) != "S":
+                pass
+        child = fork()
+        if child == 0:
+            rx.close()
+            listener.close()
+            os._exit(0)
+        self.assertEqual(os.waitpid(child, 0)[1], 0)
+        poll = select.poll()
+        for end in (rx, listener):
+            for waker in end._waiters.wakers:
+                poll.register(waker.fileno(), select.POLLIN)
+        self.assertEqual(poll.poll(0), [])
+        for thread in threads:
+            while state(thread) != "S":
+                pass
+        tx.send(7)
+        threads[0].join(30)
+        self.assertEqual(got, [7])
+        with wormhole.connect(name, int):
+            threads[1].join(30)
+        with got[1][0], tx, rx, listener:
+            pass
 
     def test_out_of_descriptors_it_is_noticed_as_well(self) -> None:
         tx, rx = wormhole.channel(int)

@@ -7,7 +7,7 @@ import os
 import select
 import socket
 from time import monotonic
-from typing import Any, Callable, List, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 from . import _packets
 from ._packets import Socket
@@ -78,6 +78,20 @@ class Waiters:
             except OSError as error:
                 if error.errno is None:
                     raise
+
+
+# The wakers of the calls that sleep now, and whose they are.
+_asleep: Dict[Socket, Waiters] = {}
+
+
+def _after_fork() -> None:
+    """The calls that sleep are the other process's. To shut down a waker here would wake them for ever."""
+    for waiters in list(_asleep.values()):
+        waiters.wakers.clear()
+    _asleep.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def _waker() -> Optional[Socket]:
@@ -164,6 +178,7 @@ def _sleep(
     waker = None if alone else _waker()
     try:
         if waker is not None:
+            _asleep[waker] = waiters
             waiters.wakers.append(waker)
             looks.register(waker.fileno(), select.POLLIN)
         while True:
@@ -186,5 +201,7 @@ def _sleep(
             if attempt(False):
                 return True
     finally:
-        if waker is not None and waker in waiters.wakers:
-            waiters.wakers.remove(waker)
+        if waker is not None:
+            _asleep.pop(waker, None)
+            if waker in waiters.wakers:
+                waiters.wakers.remove(waker)
