@@ -67,6 +67,10 @@ _HEADER = Struct("<Q")
 _pack, _unpack_from = _HEADER.pack, _HEADER.unpack_from
 
 
+# How many packets may be refused before what the kernel says of its buffer is taken for wrong.
+_TRUST = 4
+
+
 class _Current(threading.local):
     """The descriptors of the message that this thread is writing."""
 
@@ -231,6 +235,7 @@ class Sender(_ChannelEnd, Generic[T]):
         packet: Union[bytes, memoryview] = _pack(len(text)) + text
         spill: Optional[Fd] = None
         done: List[int] = []  # see `_packets.send`
+        refused = 0 if len(packet) <= MAX_PACKET else -1  # that one is not even tried
 
         def attempt(may_block: bool) -> bool:
             return _packets.send(
@@ -254,6 +259,11 @@ class Sender(_ChannelEnd, Generic[T]):
                         raise
                     if error.errno != errno.EMSGSIZE:
                         raise self._failure(end, error) from error
+                    refused += 1
+                    # Some kernel may take less than it says. Then half of that, and so on.
+                    limit = _packets.packet_limit(end) >> max(refused - _TRUST, 0)
+                    if limit < _HEADER.size:
+                        raise self._failure(end, error) from error
                 # The socket's buffer is smaller than the packet, or than it was a moment ago: some other
                 # process that shares the socket may have changed it.
                 if len(fds) + 1 > _packets.MAX_FDS:
@@ -262,7 +272,6 @@ class Sender(_ChannelEnd, Generic[T]):
                     spill.close()
                     spill = None
                 whole = memoryview(_pack(len(text)) + text)
-                limit = _packets.packet_limit(end)
                 packet = whole[:limit]
                 if limit < len(whole):
                     spill = _memfd.spill(whole[limit:])

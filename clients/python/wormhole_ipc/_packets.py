@@ -207,7 +207,12 @@ def queued(receiving: Socket) -> int:
 
 def packet_limit(sending: Socket) -> int:
     """The longest packet that a sending socket takes."""
-    return min(sending.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) - 32, MAX_PACKET)
+    try:
+        return min(sending.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) - 32, MAX_PACKET)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise Io("look up the size of the buffer") from error
 
 
 class Sends:
