@@ -93,6 +93,34 @@ class Listening(Case):
             os.waitpid(child, 0)
             self.assertTrue(os.path.exists(self.path))
 
+    def test_the_file_is_removed_while_it_is_listened_at(self) -> None:
+        unlink = os.unlink
+        live = []
+
+        def look(path: Any) -> None:
+            with wormhole.connect(path, int):
+                live.append(path)
+            unlink(path)
+
+        for leave in ("close", "forget"):
+            listener = Listener.bind(self.path, int)
+            with mock.patch("os.unlink", look):
+                if leave == "close":
+                    listener.close()
+                del listener
+        self.assertEqual(len(live), 2)
+
+    def test_the_file_is_removed_once(self) -> None:
+        first = Listener.bind(self.path, int)
+        first.close()
+        with Listener.bind(self.path, int) as second:
+            # Another file may get its inode number as soon as it is closed.
+            assert first._file is not None and second._file is not None
+            first._file.identity = second._file.identity
+            first.close()
+            del first
+            self.assertTrue(os.path.exists(self.path))
+
     def test_a_listener_that_is_given_away_keeps_its_file(self) -> None:
         tx, rx = wormhole.channel(Listener[int])
         with tx, rx:

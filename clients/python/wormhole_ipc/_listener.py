@@ -78,10 +78,14 @@ class _SocketFile:
         self.identity = (found.st_dev, found.st_ino)
         self.process = os.getpid()
         self.given = False
+        self.removed = False
 
     def remove(self) -> None:
-        if self.given or self.process != os.getpid():
+        """To be called while its socket is open: until then no process takes the file for stale, and no other file
+        gets its inode number. So it counts only once."""
+        if self.given or self.removed or self.process != os.getpid():
             return
+        self.removed = True
         try:
             found = os.lstat(self.path)
             if (found.st_dev, found.st_ino) == self.identity:
@@ -248,10 +252,10 @@ class Listener(End, Generic[T]):
             yield self.accept()
 
     def close(self) -> None:
-        super().close()
-        self._accepted.clear()
         if self._file is not None:
             self._file.remove()
+        super().close()
+        self._accepted.clear()
 
     close.__doc__ = End.close.__doc__
 
