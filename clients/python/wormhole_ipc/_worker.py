@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import traceback
 from dataclasses import dataclass
-from typing import Any, Callable, List, NamedTuple, Optional, Tuple, TypeVar, Union
+from functools import partial
+from typing import Any, Callable, NamedTuple, Optional, Tuple, TypeVar, Union
 
 from ._channel import Receiver, Sender
 from ._errors import Disconnected, Encode, Error, Io, TooLarge, TooManyFds, TooManyFdsInFlight
@@ -76,13 +78,25 @@ def work(function: Callable[[J], R]) -> None:
 
 
 def _types_of(function: Any) -> Tuple[Any, Any]:
-    if not hasattr(function, "__annotations__"):
+    try:
+        names = list(inspect.signature(function).parameters)
+    except (TypeError, ValueError):  # some that are written in C
         return Any, Any
+    # Whose annotations these are.
+    while not inspect.isfunction(function) or hasattr(function, "__wrapped__"):
+        call: Any = getattr(function, "__call__", None)  # noqa: B004
+        if hasattr(function, "__wrapped__"):  # by a decorator
+            function = function.__wrapped__
+        elif isinstance(function, partial):
+            function = function.func
+        elif inspect.ismethod(function):
+            function = function.__func__
+        elif inspect.ismethod(call):
+            function = call.__func__
+        else:
+            return Any, Any
     hints = _hints(function)
-    result = hints.pop("return", Any)
-    code = getattr(function, "__code__", None)
-    names: List[str] = list(code.co_varnames[: code.co_argcount]) if code else []
-    return (hints.get(names[0], Any) if names else Any), result
+    return (hints.get(names[0], Any) if names else Any), hints.get("return", Any)
 
 
 def _failure() -> Err:
