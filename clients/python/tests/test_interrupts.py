@@ -8,16 +8,18 @@ import io
 import os
 import signal
 import sys
+import threading
 import time
 import unittest
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Callable, List, Type
+from typing import Any, Callable, Deque, Iterator, List, Type
+from unittest import mock
 
 import wormhole_ipc as wormhole
-from wormhole_ipc import Fd, Listener, Sender
+from wormhole_ipc import Fd, Listener, Sender, _packets
 
-from .support import Case, fork, open_fds
+from .support import Case, fork, open_fds, packet, raw_send
 
 
 class Interrupt(BaseException):
@@ -262,6 +264,117 @@ class Interrupts(Case):
 
 class Timeouts(Interrupts):
     raises = Timeout
+
+
+class Shared(Deque[Any]):
+    """What is kept, where another thread gets in after each look at it."""
+
+    def __init__(self, between: Callable[[], None]) -> None:
+        super().__init__()
+        self.between = between
+
+    def __getitem__(self, index: Any) -> Any:
+        found = super().__getitem__(index)
+        self.between()
+        return found
+
+    def __iter__(self) -> Iterator[Any]:
+        found = list(super().__iter__())
+        self.between()
+        return iter(found)
+
+
+class Kept(Case):
+    def share(self, rx: Any) -> List[Any]:
+        """What the other thread receives."""
+        got: List[Any] = []
+
+        def between() -> None:
+            if not got:
+                got.append(None)
+                got[0] = rx.try_recv()
+
+        rx._kept = Shared(between)
+        return got
+
+    def test_a_message_reaches_one_of_two_threads(self) -> None:
+        tx, rx = wormhole.channel(int)
+        with tx, rx:
+            got = self.share(rx)
+            for number in range(3):
+                rx._kept.append([b"%d" % number])
+            while True:
+                try:
+                    got.append(rx.try_recv())
+                except wormhole.Empty:
+                    break
+            self.assertEqual(sorted(got), [0, 1, 2])
+
+    def test_a_message_reaches_one_of_many_threads(self) -> None:
+        tx, rx = wormhole.channel(int)
+        got: List[int] = []
+
+        def receive() -> None:
+            got.extend(rx.try_iter())
+
+        with tx, rx:
+            rx._kept.extend([b"%d" % number] for number in range(20_000))
+            threads = [threading.Thread(target=receive) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(30)
+            self.assertEqual(sorted(got), list(range(20_000)))
+
+    def test_a_packet_is_unpacked_once(self) -> None:
+        tx, rx = wormhole.channel(Fd)
+        unpack = _packets.unpack
+        calls: List[Any] = []
+
+        def once_more(ancillary: Any) -> Any:
+            calls.append(ancillary)
+            if len(calls) == 1:
+                raise Interrupt
+            return unpack(ancillary)
+
+        with tx, rx, mock.patch.object(_packets, "unpack", once_more):
+            got = self.share(rx)
+            raw_send(tx, packet(b"0"), [0])
+            self.assertRaises(Interrupt, rx.recv)
+            if not got:
+                got.append(rx.try_recv())
+            got[0].close()
+            self.assertEqual(len(calls), 2)
+
+    def test_a_client_has_one_owner(self) -> None:
+        own, made = Listener._own, Listener._made
+        calls: List[Any] = []
+        got: List[Any] = []
+
+        def own_later(listener: Any, held: Any) -> Any:
+            if not calls:
+                calls.append(None)
+                try:
+                    got.append(listener.try_accept())  # as another thread may
+                except wormhole.Empty:
+                    pass
+            return own(listener, held)
+
+        def fail_once(listener: Any, held: Any) -> Any:
+            if not calls:
+                raise Interrupt
+            return made(listener, held)
+
+        name = f"\0wormhole {os.getpid()} kept"
+        with Listener.bind(name, int) as listener, wormhole.connect(name, int) as tx:
+            with mock.patch.object(Listener, "_own", own_later):
+                with mock.patch.object(Listener, "_made", fail_once):
+                    self.assertRaises(Interrupt, listener.accept)
+            if not got:
+                got.append(listener.try_accept())
+            with got[0][0] as rx:
+                tx.send(5)
+                self.assertEqual(rx.recv(), 5)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import socket
 import threading
 import weakref
 from collections import deque
-from itertools import starmap
+from itertools import chain, starmap
 from select import POLLIN, POLLOUT
 from struct import Struct
 from time import monotonic
@@ -299,17 +299,42 @@ _kept_by: "weakref.WeakKeyDictionary[Receiver[Any], Deque[_Held]]" = weakref.Wea
 _MOST_TRIES = 16
 
 
+def take_first(kept: Deque[_Held], held: _Held) -> bool:
+    """Moves what is in the first of the lists into another one, at once, so that each gets to one thread and no
+    handler's exception loses it. False if there is none."""
+    try:
+        held.extend(chain.from_iterable(starmap(kept.popleft, ((),))))
+    except IndexError:
+        if held:
+            raise
+        return False
+    return True
+
+
 def _discard(kept: Deque[_Held]) -> None:
-    while kept:
-        for each in kept.popleft():
+    held: _Held = []
+    while take_first(kept, held):
+        if len(held) == 2:
+            _unpack(held)
+        for each in held:
             if isinstance(each, Incoming):
                 each.discard()
+        del held[:]
+
+
+def _unpack(held: _Held) -> None:
+    """Makes of what recvmsg gave what does not need the slot."""
+    slot, (length, ancillary, seen, _) = held
+    ((((buffer,), _, _),)) = slot
+    fds, stray = _packets.unpack(ancillary)
+    inline = bytes(buffer[: min(length, MAX_PACKET)])
+    held[:] = (Incoming(inline, length, seen & MSG_CTRUNC != 0, fds, stray),)
+    _packets.give_back(slot)
 
 
 def _after_fork() -> None:
     """The messages belong to the other process."""
-    for receiver, kept in list(_kept_by.items()):
-        receiver._settle()
+    for kept in list(_kept_by.values()):
         _discard(kept)
 
 
@@ -371,7 +396,6 @@ class Receiver(_ChannelEnd, Generic[T]):
     def close(self) -> None:
         super().close()
         if self._kept:
-            self._settle()
             _discard(self._kept)
 
     close.__doc__ = End.close.__doc__
@@ -455,7 +479,7 @@ class Receiver(_ChannelEnd, Generic[T]):
                         held[:] = (text,)
                         _slots.append(slot)
                 if len(held) == 2:
-                    self._unpack(held)
+                    _unpack(held)
             packet = held[0]
             if packet.__class__ is bytes:
                 message = self._decode(packet, NO_FDS, held)
@@ -463,7 +487,8 @@ class Receiver(_ChannelEnd, Generic[T]):
                 message = self._open_packet(packet, held, beside)
             return message  # type: ignore[no-any-return]
         except BaseException:
-            if held:
+            if held[1:] or held and held[0].__class__ is not tuple:  # more than a slot
+                # As it is: what another thread takes nobody changes any more.
                 kept += (held,)
                 self._settle()
             end = None  # this frame may live as long as the exception
@@ -515,36 +540,17 @@ class Receiver(_ChannelEnd, Generic[T]):
         del held[:]
         _packets.give_back(slot)
 
-    def _unpack(self, held: _Held) -> None:
-        """Makes of what recvmsg gave what can be kept."""
-        slot, (length, ancillary, seen, _) = held
-        ((((buffer,), _, _),)) = slot
-        fds, stray = _packets.unpack(ancillary)
-        inline = bytes(buffer[: min(length, MAX_PACKET)])
-        held[:] = (Incoming(inline, length, seen & MSG_CTRUNC != 0, fds, stray),)
-        _packets.give_back(slot)
-
     def _settle(self) -> None:
         """Sees to it that what is kept is closed if nobody receives it."""
         if self not in _kept_by:
             _kept_by[self] = self._kept
             weakref.finalize(self, _discard, self._kept)
-        for held in list(self._kept):
-            if len(held) == 2:
-                self._unpack(held)
-            elif isinstance(held[0], tuple):  # a slot without a packet
-                self._kept.remove(held)
 
     def _take_kept(self, held: _Held) -> None:
         """Takes up a message whose receive an exception of a signal's handler has ended."""
-        while self._kept and not held:
-            held[:] = self._kept[0]
-            del self._kept[0]
+        while not held and take_first(self._kept, held):
             if len(held) == 2:
-                self._unpack(held)
-            elif isinstance(held[0], tuple):
-                del held[:]  # a slot without a packet
-                continue
+                _unpack(held)
             packet = held[0]
             if isinstance(packet, Incoming):
                 packet.tries += 1

@@ -29,7 +29,7 @@ from typing import (
 )
 
 from . import _packets
-from ._channel import DEFAULT_MAX_MESSAGE_LEN, Receiver, Sender
+from ._channel import DEFAULT_MAX_MESSAGE_LEN, Receiver, Sender, take_first
 from ._end import End
 from ._errors import Address, Empty, Io, NotAChannel, TimedOut
 from ._fd import Fd
@@ -255,7 +255,10 @@ class Listener(End, Generic[T]):
         if self._file is not None:
             self._file.remove()
         super().close()
-        self._accepted.clear()
+        held: List[Any] = []
+        while take_first(self._accepted, held):
+            self._own(held)
+            del held[:]
 
     close.__doc__ = End.close.__doc__
 
@@ -269,8 +272,7 @@ class Listener(End, Generic[T]):
         held: List[Any] = []
         try:
             if self._accepted:
-                held[:] = self._accepted[0]
-                del self._accepted[0]
+                take_first(self._accepted, held)
 
             def attempt(may_block: bool) -> bool:
                 return bool(held) or _accept_one(end, held)
@@ -285,8 +287,10 @@ class Listener(End, Generic[T]):
             raise self._is_closed() from None
         except BaseException as error:
             if held:  # so it is of a signal's handler
-                self._accepted += (held,)
-                self._own(held)
+                try:
+                    self._own(held)
+                finally:  # not before: another thread may take it, and own it
+                    self._accepted += (held,)
                 raise
             if not isinstance(error, OSError) or error.errno is None:
                 raise
