@@ -346,6 +346,14 @@ class Kept(Case):
             got[0].close()
             self.assertEqual(len(calls), 2)
 
+    def test_the_end_is_no_message(self) -> None:
+        tx, rx = wormhole.channel(int)
+        tx.close()
+        with rx:
+            with mock.patch.object(_packets, "what_nothing_means", side_effect=Interrupt):
+                self.assertRaises(Interrupt, rx.recv)
+            self.assertRaises(wormhole.Disconnected, rx.recv)
+
     def test_a_client_has_one_owner(self) -> None:
         own, made = Listener._own, Listener._made
         calls: List[Any] = []

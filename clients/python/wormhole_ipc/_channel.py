@@ -550,6 +550,10 @@ class Receiver(_ChannelEnd, Generic[T]):
         """Takes up a message whose receive an exception of a signal's handler has ended."""
         while not held and take_first(self._kept, held):
             if len(held) == 2:
+                length, ancillary, seen, _ = held[1]
+                if not (length or ancillary or seen & MSG_CTRUNC):
+                    self._drop(held)  # the end, or nothing: to be asked again
+                    continue
                 _unpack(held)
             packet = held[0]
             if isinstance(packet, Incoming):
