@@ -448,6 +448,7 @@ class Receiver(_ChannelEnd, Generic[T]):
         held: _Held = []
         kept = self._kept
         end: Optional[Socket] = None
+        problem: Optional[Exception] = None
         try:
             if kept:
                 self._take_kept(held)
@@ -491,7 +492,8 @@ class Receiver(_ChannelEnd, Generic[T]):
                 # As it is: what another thread takes nobody changes any more.
                 kept += (held,)
                 self._settle()
-            end = None  # this frame may live as long as the exception
+            # The exception refers to this frame, which is not to refer to it, nor to keep the socket.
+            end = problem = None
             raise
 
     def _wait_for_packet(
@@ -528,7 +530,7 @@ class Receiver(_ChannelEnd, Generic[T]):
                 raise  # of a signal's handler
             if self._socket is end:
                 problem = Io("receive a message")
-                problem.__cause__ = error
+                problem.__cause__ = error.with_traceback(None)  # this frame refers to the problem
             else:
                 problem = self._is_closed()
         self._drop(held)
@@ -638,7 +640,10 @@ class Receiver(_ChannelEnd, Generic[T]):
             refused = Decode(plan.name, str(error))
             if held is not None:
                 del held[:]
-            raise refused from error
+            try:
+                raise refused from error
+            finally:
+                del refused  # it refers to this frame
         except MemoryError:
             if held is not None:
                 del held[:]
