@@ -17,6 +17,7 @@ import os
 import re
 import socket
 import sys
+import threading
 import types
 import typing
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple, Union
@@ -580,6 +581,19 @@ def _choice(kinds: List[Any], name: str) -> Plan:
 
 _FILES = (io.FileIO, io.BufferedReader, io.BufferedWriter, io.TextIOWrapper)
 _plans: Dict[Any, Plan] = {}
+#: Those that the thread which has the lock is making. They may refer to one another, so they are known to the others
+#: together, or not at all.
+_unfinished: Dict[Any, Plan] = {}
+_making = threading.RLock()
+
+
+def _after_fork() -> None:
+    global _making
+    _making = threading.RLock()
+    _unfinished.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def plan_of(hint: Any, inside: bool = False) -> Plan:
@@ -590,25 +604,33 @@ def plan_of(hint: Any, inside: bool = False) -> Plan:
         known = _plans.get(hint)
     except TypeError:  # not hashable
         return _make(hint)
-    if known is None:
-        # For the types that contain themselves: by the time that it is used it is known.
-        _plans[hint] = Plan(
+    return _fresh_plan(hint) if known is None else known
+
+
+def _fresh_plan(hint: Any) -> Plan:
+    with _making:
+        known = _plans.get(hint) or _unfinished.get(hint)
+        if known is not None:
+            return known
+        is_outermost = not _unfinished
+        made: List[Plan] = []
+        # For the types that contain themselves: by the time that it is used it is made.
+        _unfinished[hint] = Plan(
             name_of(hint),
-            lambda value, fds: _later(hint).write(value, fds),  # type: ignore[misc]
-            lambda value, fds: _later(hint).read(value, fds),  # type: ignore[misc]
+            lambda value, fds: made[0].write(value, fds),  # type: ignore[misc]
+            lambda value, fds: made[0].read(value, fds),  # type: ignore[misc]
             True,
             loose=True,
         )
         try:
-            known = _plans[hint] = _make(hint)
-        except BaseException:
-            del _plans[hint]
-            raise
-    return known
-
-
-def _later(hint: Any) -> Plan:
-    return _plans[hint]
+            known = _unfinished[hint] = _make(hint)
+            made.append(known)
+            if is_outermost:
+                _plans.update(_unfinished)
+        finally:
+            if is_outermost:
+                _unfinished.clear()
+        return known
 
 
 def name_of(hint: Any) -> str:
