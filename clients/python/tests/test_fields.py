@@ -63,6 +63,25 @@ class Stop:
     pass
 
 
+class _Port(NamedTuple):
+    number: int
+
+
+class Port(_Port):
+    def __new__(cls, number: int) -> Port:
+        if number < 1:
+            raise ValueError("no port")
+        return super().__new__(cls, number)
+
+
+class Bits(enum.IntFlag):
+    ONE = 1
+
+    @classmethod
+    def _missing_(cls, value: object) -> Any:
+        raise KeyError(value)
+
+
 @dataclass
 class Left:
     right: Optional[Right]
@@ -344,6 +363,28 @@ class Ends(Case):
                 raw_send(tx, packet(text), [tx.fileno()] * 7)
                 self.assertRaises(wormhole.Decode, rx.recv)
                 self.assertEqual(open_fds(), before)
+
+    def test_what_a_class_refuses_is_one_error(self) -> None:
+        for hint, wrong in ((Port, b"0"), (List[Port], b"[1,0]"), (Bits, b"6")):
+            tx, rx = wormhole.channel(hint)
+            with tx, rx:
+                raw_send(tx, packet(wrong))
+                self.assertRaises(wormhole.Decode, rx.try_recv)
+                self.assertRaises(wormhole.Empty, rx.try_recv)
+
+    def test_a_memfd_that_cannot_be_read_is_one_error(self) -> None:
+        tx, rx = wormhole.channel(str)
+        with tx, rx:
+            for call, error in (
+                ("os.fstat", PermissionError(1, "denied")),
+                ("os.pread", PermissionError(1, "denied")),
+                ("os.pread", OverflowError("too long")),
+            ):
+                tx.send("x" * 1_000_000)
+                with mock.patch(call, side_effect=error):
+                    with self.assertRaisesRegex(wormhole.Malformed, "memfd"):
+                        rx.try_recv()
+                self.assertRaises(wormhole.Empty, rx.try_recv)
 
     def test_a_type_that_cannot_be_received_leaves_nothing_behind(self) -> None:
         known = set(_fields._plans)

@@ -317,7 +317,7 @@ def _descriptor(
         except (NotAChannel, NotABlob, Io) as error:
             raise Mismatch(str(error)) from error
         except OSError as error:
-            if error.errno is None and not isinstance(error, io.UnsupportedOperation):
+            if _is_of_a_handler(error):
                 raise
             raise Mismatch(f"descriptor {value} cannot be opened: {error}") from error
 
@@ -451,13 +451,20 @@ def _record(kind: Any, name: str) -> Plan:
     return Plan(name, write, read, True, loose=any(plan.loose for plan in plans))
 
 
-def _made(kind: Any, name: str, values: Dict[str, Any]) -> Any:
+def _made(kind: Any, name: str, values: Dict[str, Any], *places: Any) -> Any:
     try:
-        return kind(**values)
-    except Exception as error:  # of a `__post_init__`
-        if isinstance(error, OSError) and error.errno is None:
+        return kind(*places, **values)
+    except Exception as error:  # of a `__post_init__`, for instance
+        if _is_of_a_handler(error):
             raise
         raise Mismatch(f"{name}: {error}") from error
+
+
+def _is_of_a_handler(error: Exception) -> bool:
+    """Whether a signal's handler has raised it, and not what was called."""
+    if not isinstance(error, OSError) or isinstance(error, io.UnsupportedOperation):
+        return False
+    return error.errno is None
 
 
 def _is_optional(hint: Any) -> bool:
@@ -487,7 +494,7 @@ def _named_tuple(kind: Any, name: str) -> Plan:
         return only.write(value[0], fds) if only.write else value[0]
 
     def read(value: Any, fds: Incoming) -> Any:
-        return kind(only.read(value, fds) if only.read else value)
+        return _made(kind, name, {}, only.read(value, fds) if only.read else value)
 
     return Plan(name, write, read, only.pairs, loose=only.loose)
 
@@ -516,8 +523,9 @@ def _enum(kind: Any, name: str) -> Plan:
             if issubclass(kind, enum.Flag):  # several at once
                 try:
                     return kind(value)
-                except ValueError:
-                    pass
+                except Exception as error:
+                    if _is_of_a_handler(error):
+                        raise
         raise Mismatch(f"{shown(value)} is no {name}")
 
     return Plan(name, write, read, False)

@@ -64,7 +64,12 @@ def gather(inline: Union[bytes, memoryview], memfd: int, missing: int) -> bytes:
         raise Malformed(
             f"the descriptor for the {missing} bytes that the packet lacks is not a memfd"
         ) from None
-    size = os.fstat(memfd).st_size
+    try:
+        size = os.fstat(memfd).st_size
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise Malformed("the memfd of a long message cannot be looked at") from error
     if size != missing:
         raise Malformed(
             f"the packet lacks {missing} bytes and the memfd that came with it has {size}"
@@ -74,8 +79,8 @@ def gather(inline: Union[bytes, memoryview], memfd: int, missing: int) -> bytes:
     while offset < missing:
         try:
             part = os.pread(memfd, missing - offset, offset)
-        except OSError as error:
-            if error.errno is None:
+        except (OSError, OverflowError) as error:
+            if isinstance(error, OSError) and error.errno is None:
                 raise
             raise Malformed("the memfd of a long message cannot be read") from error
         if not part:
