@@ -120,6 +120,44 @@ class Workers(Case):
         for function in (lambda text: 1, len, print, Text, functools.partial(len), dict):
             self.assertEqual(_types_of(function), (Any, Any), function)
 
+    def test_a_result_that_cannot_be_sent_is_an_error(self) -> None:
+        child, job, results = self.start(
+            """
+            import collections, collections.abc
+
+            class Odd(collections.abc.Mapping):
+                def __init__(self, error):
+                    self.error = error
+                def __getitem__(self, key):
+                    raise self.error
+                def __iter__(self):
+                    return iter("x")
+                def __len__(self):
+                    return 1
+
+            def denied(*_):
+                raise PermissionError(1, "denied")
+
+            os.memfd_create = denied
+
+            def work(number: int) -> dict:
+                if number == 4:
+                    return {"x": "y" * 1_000_000}
+                return Odd([KeyError("no key"), OSError(5, "no file"), TimeoutError("late"),
+                    wormhole_ipc.Full()][number])
+
+            wormhole_ipc.work(work)
+            """
+        )
+        with job, results:
+            for number, message in enumerate(
+                ("KeyError: 'no key'", "no file", "TimeoutError: late", "Full", "memfd_create")
+            ):
+                job.send(number)
+                self.assertIn(message, results.recv()["Err"]["message"])
+            job.close()
+            self.assertEqual(child.wait(30), 0)
+
     def test_a_worker_that_dies_is_gone(self) -> None:
         child, job, results = self.start(self.SQUARE)
         with job, results:

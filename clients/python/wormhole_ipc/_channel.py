@@ -182,8 +182,10 @@ class Sender(_ChannelEnd, Generic[T]):
         waits: bool,
         move: bool,
         _keeps_if_full: bool = False,
+        _done: Optional[List[int]] = None,
     ) -> List[Any]:
-        """Gives the socket files that the receiver of the message is to remove from now on."""
+        """Gives the socket files that the receiver of the message is to remove from now on. Whatever it raises, there
+        is something in the list of the caller's once the message is sent."""
         outer, fields = _current.fds, Outgoing()
         _current.fds = fields
         try:
@@ -203,7 +205,13 @@ class Sender(_ChannelEnd, Generic[T]):
                 raise TooLarge(len(text), self.max_message_len)
             fds = fields.numbers
             end = self._open()
-            if not fds and not beside and len(text) < MAX_PACKET and Sends.plainly:
+            if (
+                not fds
+                and not beside
+                and len(text) < MAX_PACKET
+                and Sends.plainly
+                and _done is None
+            ):
                 try:  # the usual case, in short
                     end.send(_pack(len(text)) + text, SEND_NOW)
                     return _NO_FILES
@@ -214,7 +222,8 @@ class Sender(_ChannelEnd, Generic[T]):
                     # Otherwise once more, and to the end.
             if beside:
                 fds = fds + [number_of(fd) for fd in beside]
-            self._send_text(end, text, fds, deadline, waits)
+            done = [] if _done is None else _done
+            self._send_text(end, text, fds, deadline, waits, done)
             if not fields.owners:
                 return _NO_FILES
             return [owner._was_given() for owner in fields.owners if hasattr(owner, "_was_given")]
@@ -228,13 +237,19 @@ class Sender(_ChannelEnd, Generic[T]):
                     getattr(owner, "close", lambda: None)()
 
     def _send_text(
-        self, end: Socket, text: bytes, fds: List[int], deadline: Optional[float], waits: bool
+        self,
+        end: Socket,
+        text: bytes,
+        fds: List[int],
+        deadline: Optional[float],
+        waits: bool,
+        done: List[int],
     ) -> None:
+        """Sends it, and puts something into the list: see `_packets.send`."""
         if len(fds) > _packets.MAX_FDS:
             raise TooManyFds(len(fds), _packets.MAX_FDS)
         packet: Union[bytes, memoryview] = _pack(len(text)) + text
         spill: Optional[Fd] = None
-        done: List[int] = []  # see `_packets.send`
         refused = 0 if len(packet) <= MAX_PACKET else -1  # that one is not even tried
 
         def attempt(may_block: bool) -> bool:

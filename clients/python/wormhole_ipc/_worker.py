@@ -7,10 +7,10 @@ import sys
 import traceback
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Callable, NamedTuple, Optional, Tuple, TypeVar, Union
+from typing import Any, Callable, List, NamedTuple, Optional, Tuple, TypeVar, Union
 
 from ._channel import Receiver, Sender
-from ._errors import Disconnected, Encode, Error, Io, TooLarge, TooManyFds, TooManyFdsInFlight
+from ._errors import Disconnected, Error, Io
 from ._fields import _hints
 from ._process import inherit
 
@@ -36,7 +36,7 @@ def work(function: Callable[[J], R]) -> None:
 
     The types are those of the function's annotations: of its parameter and of what it returns; without them any JSON.
     An exception fails the job and not the worker: its message, place and traceback are the job's error in the pool.
-    A job that cannot be decoded, and a result that cannot be encoded, fails likewise. `SystemExit` and
+    A job that cannot be decoded, and a result that cannot be sent, fails likewise. `SystemExit` and
     `KeyboardInterrupt` end the worker, and so fail the job.
 
         def count(job: Job) -> int:
@@ -68,9 +68,14 @@ def work(function: Callable[[J], R]) -> None:
                     except Exception:
                         outcome = _failure()
                     del job  # and close what it holds
+                sent: List[int] = []
                 try:
-                    results.send(outcome)
-                except (Encode, TooLarge, TooManyFds, TooManyFdsInFlight):
+                    results._send(outcome, (), None, True, False, _done=sent)
+                except Disconnected:
+                    return  # the pool is gone
+                except Exception:
+                    if sent:
+                        raise  # of a signal's handler
                     results.send(_failure())
                 del outcome
         except Disconnected:
