@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import io
 import os
 import signal
+import socket
 import sys
+import tempfile
 import threading
 import time
 import unittest
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Callable, Deque, Iterator, List, Type
+from typing import Any, Callable, Deque, Iterator, List, Tuple, Type
 from unittest import mock
 
 import wormhole_ipc as wormhole
@@ -212,6 +215,63 @@ class Interrupts(Case):
                             each.close()
                 except wormhole.Empty:
                     self.assertIn(numbers, ([], [turn]))
+
+    def test_nothing_that_is_made_is_lost(self) -> None:
+        tx, rx = wormhole.channel(str)
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        name, path = f"\0wormhole {folder.name}", f"{folder.name}/server"
+
+        def send_long() -> List[Any]:
+            tx.send("x" * 300_000)
+            return []
+
+        def take_over(fd: Any) -> List[Any]:
+            return [wormhole.Receiver(fd, int)]
+
+        def replace() -> List[Any]:
+            return [Listener.bind(path, int)]
+
+        makes: List[Tuple[Callable[..., List[Any]], float]] = [
+            (lambda: list(wormhole.channel(int)), 3e-7),
+            (lambda: [wormhole.connect(name)], 5e-7),
+            (lambda: [wormhole.Blob.from_bytes(b"x")], 3e-7),
+            (send_long, 5e-6),
+            (take_over, 3e-7),
+            (replace, 1e-6),
+        ]
+        with tx, rx, Listener.bind(name, int) as listener:
+            for make, step in makes:
+                before = open_fds()
+                for turn in range(300):
+                    call = make
+                    given: Any = None
+                    if make is take_over:
+                        number = os.dup(rx.fileno())
+                        given = socket.socket(fileno=number) if turn % 2 else Fd(number)
+                        call = partial(make, given)
+                    if make is replace:
+                        with contextlib.suppress(FileNotFoundError):
+                            os.unlink(path)
+                        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as stale:
+                            stale.bind(path)
+                    for each in self.aimed(call, 1e-6 + turn % 101 * step) or ():
+                        each.close()
+                    if given is not None:
+                        given.close()
+                    for _ in rx.try_iter():
+                        pass
+                    with contextlib.suppress(wormhole.Empty):
+                        while True:
+                            listener.try_accept()[0].close()
+                gc.collect()
+                lost = open_fds().keys() - before.keys()
+                if sys.version_info >= (3, 11):
+                    self.assertEqual(lost, set(), make)
+                self.assertLess(len(lost), 20)  # between any two instructions
+                for number in lost:
+                    os.close(number)
+        self.caught = self.raised  # but for those in `Fd.__del__`, which Python lets nobody catch
 
     def test_a_wait_ends_with_the_exception(self) -> None:
         tx, rx = wormhole.channel(int)

@@ -103,7 +103,7 @@ class _ChannelEnd(End):
         `SOCK_SEQPACKET` socket, and not one of the other direction. Raises `TypeError` if messages of that type
         cannot be received."""
         plan_of(type)
-        self._set_up(self._adopt(fd if isinstance(fd, int) else fd.detach()), type)
+        self._set_up(self._adopt(fd), type)
         self.max_message_len = max_message_len
 
     def _set_up(self, socket: Socket, type: Any) -> None:

@@ -32,7 +32,7 @@ from . import _packets
 from ._channel import DEFAULT_MAX_MESSAGE_LEN, Receiver, Sender, take_first
 from ._end import End
 from ._errors import Address, Empty, Io, NotAChannel, TimedOut
-from ._fd import Fd
+from ._fd import Fd, opened
 from ._fields import plan_of
 from ._message import DEFAULT_MAX_BLOB_LEN
 from ._packets import Socket
@@ -116,27 +116,28 @@ def _bind(listening: Socket, raw: bytes) -> Optional[_SocketFile]:
         finally:
             os.unlink(raw + b".wormhole-lock")  # still locked, so still the holder's own
             # To close it is not enough: a process that was forked meanwhile has a copy.
-            fcntl.flock(lock, fcntl.LOCK_UN)
-            os.close(lock)
+            fcntl.flock(lock.fileno(), fcntl.LOCK_UN)
+            lock.close()
     return _SocketFile(raw)
 
 
-def _lock(path: bytes) -> int:
+def _lock(path: bytes) -> Fd:
     while True:
         # Others may not even open it, so they cannot hold the lock.
-        lock = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        flags = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+        lock = opened(os.open, path, flags, 0o600)
         try:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE)) from None
             # The holder before may have removed it between the two calls.
-            if os.fstat(lock).st_nlink > 0:
+            if os.fstat(lock.fileno()).st_nlink > 0:
                 return lock
         except BaseException:
-            os.close(lock)
+            lock.close()
             raise
-        os.close(lock)
+        lock.close()
 
 
 def _remove_if_stale(raw: bytes) -> None:
@@ -185,7 +186,7 @@ class Listener(End, Generic[T]):
         """Takes over a descriptor that listens already, as systemd hands them to programs; `accept` makes it
         non-blocking. Closes it and raises `NotAChannel` if it is something else. See also `bind`."""
         plan_of(type)
-        self._set_up(self._adopt(fd if isinstance(fd, int) else fd.detach()), type)
+        self._set_up(self._adopt(fd), type)
         self.max_message_len, self.max_blob_len = max_message_len, max_blob_len
 
     def _set_up(self, socket: Socket, type: Any) -> None:
@@ -385,7 +386,9 @@ def _connected(raw: bytes, shown: str, type: Any, deadline: Optional[float]) -> 
     try:
         end.setblocking(True)
         _connect(end, raw, deadline)
-        return Sender._of(_packets.wrap(end.detach()), type)
+        made: List[Socket] = []
+        _packets.take_over((end,), made)
+        return Sender._of(made[0], type)
     except OSError as error:
         if error.errno is None:
             raise

@@ -7,12 +7,12 @@ import os
 from typing import Union
 
 from ._errors import Io, Malformed
-from ._fd import Fd
+from ._fd import Fd, opened
 
 
-def create(operation: str, flags: int = 0) -> int:
+def create(operation: str, flags: int = 0) -> Fd:
     try:
-        return os.memfd_create("wormhole", os.MFD_CLOEXEC | flags)
+        return opened(os.memfd_create, "wormhole", os.MFD_CLOEXEC | flags)
     except OSError as error:
         if error.errno is None:
             raise
@@ -29,20 +29,20 @@ def write(memfd: int, content: Union[bytes, bytearray, memoryview]) -> None:
 
 def filled(
     content: Union[bytes, bytearray, memoryview], create_it: str, fill_it: str, seals: int = 0
-) -> int:
+) -> Fd:
     """A fresh memfd with this content and these seals. `Io` says which of the two could not be done."""
     memfd = create(create_it, os.MFD_ALLOW_SEALING if seals else 0)
     try:
-        write(memfd, content)
+        write(memfd.fileno(), content)
         if seals:
-            fcntl.fcntl(memfd, fcntl.F_ADD_SEALS, seals)
+            fcntl.fcntl(memfd.fileno(), fcntl.F_ADD_SEALS, seals)
     except OSError as error:
-        os.close(memfd)
+        memfd.close()
         if error.errno is None:
             raise
         raise Io(fill_it) from error
     except BaseException:
-        os.close(memfd)
+        memfd.close()
         raise
     return memfd
 
@@ -50,7 +50,7 @@ def filled(
 def spill(rest: memoryview) -> Fd:
     """Puts the end of a long message into a fresh memfd."""
     create_it = "create the memfd (memfd_create) that a long message needs"
-    return Fd(filled(rest, create_it, "put a long message into a memfd"))
+    return filled(rest, create_it, "put a long message into a memfd")
 
 
 def gather(inline: Union[bytes, memoryview], memfd: int, missing: int) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+from itertools import starmap
 from typing import Any, List, Optional, Tuple
 
 from ._errors import Mismatch, shown
@@ -129,7 +130,8 @@ class Incoming:
             number = _number_of(owner)
             if number >= 0:
                 try:
-                    self.numbers[index] = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 3)
+                    copy = starmap(fcntl.fcntl, ((number, fcntl.F_DUPFD_CLOEXEC, 3),))
+                    self.numbers[index : index + 1] = copy  # at once, from C
                 except OSError as error:
                     if error.errno is None:
                         raise

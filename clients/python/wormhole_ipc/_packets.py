@@ -21,8 +21,8 @@ import socket
 import struct
 import sys
 import termios
-from itertools import starmap
-from typing import Any, Callable, List, Tuple
+from itertools import chain, repeat, starmap
+from typing import Any, Callable, Iterable, List, Tuple
 
 from ._errors import Io, NotAChannel
 
@@ -77,18 +77,27 @@ def wrap(fd: int) -> Socket:
         raise NotAChannel(os.strerror(error.errno)) from None
 
 
+def take_over(fresh: Iterable[_socket.socket], made: List[Socket]) -> None:
+    """Puts a `Socket` in the place of each socket that Python makes, without a moment at which nobody owns it."""
+    detached = map(_socket.socket.detach, fresh)
+    made.extend(map(Socket, repeat(UNIX), repeat(KIND), repeat(0), detached))
+
+
 def pair() -> Tuple[Socket, Socket]:
     """Makes the two sockets of a channel, the sending one first."""
+    made: List[Socket] = []
+    pairs = starmap(_socket.socketpair, ((UNIX, int(socket.SOCK_SEQPACKET)),))
     try:
-        sending, receiving = _socket.socketpair(UNIX, int(socket.SOCK_SEQPACKET))
+        take_over(chain.from_iterable(pairs), made)
     except OSError as error:
         if error.errno is None:
             raise
         raise Io("create a socket pair") from error
-    for fresh in (sending, receiving):
-        fresh.setblocking(True)  # `socket.setdefaulttimeout` may have said otherwise
+    sending, receiving = made
+    for fresh in made:
+        os.set_blocking(fresh.fileno(), True)  # `socket.setdefaulttimeout` may have said otherwise
     receiving.shutdown(socket.SHUT_WR)
-    return wrap(sending.detach()), wrap(receiving.detach())
+    return sending, receiving
 
 
 def bury(left: Socket) -> None:

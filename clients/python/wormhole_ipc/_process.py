@@ -6,11 +6,12 @@ import fcntl
 import os
 import subprocess
 import threading
-from typing import Any, Sequence, Type, TypeVar, Union, overload
+from typing import Any, Optional, Sequence, Type, TypeVar, Union, overload
 
 from . import _packets
 from ._channel import Receiver, Sender
 from ._errors import Disconnected, Empty, Io, NotAChannel, NotInherited, excerpt
+from ._fd import Fd, opened
 from ._fields import plan_of
 from ._packets import Socket
 
@@ -122,10 +123,11 @@ def spawn(
         with sender:
             files = sender._send(value, (), None, True, True)
         number = receiver.fileno()
-        higher = -1
+        higher: Optional[Fd] = None
         try:
             if number < 3:  # a standard stream, which Popen sets up itself
-                number = higher = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 3)
+                higher = opened(fcntl.fcntl, number, fcntl.F_DUPFD_CLOEXEC, 3)
+                number = higher.fileno()
             environment = dict(os.environ if options.get("env") is None else options["env"])
             environment[VARIABLE] = str(number)
             options["env"] = environment
@@ -141,5 +143,5 @@ def spawn(
             program = command if isinstance(command, str) else next(iter(command), "")
             raise Io(f"start the program `{excerpt(os.fsdecode(program))}`") from error
         finally:
-            if higher >= 0:
-                os.close(higher)
+            if higher is not None:
+                higher.close()
