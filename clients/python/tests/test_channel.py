@@ -70,6 +70,23 @@ class Channel(Case):
                     tx.send("x" * length)
                     self.assertEqual(rx.recv(), "x" * length)
 
+    def test_a_receive_that_fails_itself_consumes_nothing(self) -> None:
+        class Denied(_packets.Socket):
+            def recvmsg_into(self, *_: Any) -> Any:
+                raise OSError(errno.ENOMEM, "no memory")
+
+        tx, rx = wormhole.channel(int)
+        with tx, rx:
+            tx.send(5)
+            denied = Denied(_packets.UNIX, _packets.KIND, 0, rx.detach())
+            rx._socket = denied
+            for call in (rx.recv, rx.try_recv, lambda: rx.recv_timeout(0)):
+                with self.assertRaises(wormhole.Io) as caught:
+                    call()
+                self.assertIn("no memory", str(caught.exception.__cause__))
+            rx._socket = _packets.wrap(denied.detach())
+            self.assertEqual(rx.recv(), 5)
+
     def test_a_full_channel_is_full_and_what_it_accepted_arrives(self) -> None:
         tx, rx = wormhole.channel(int)
         with tx, rx:

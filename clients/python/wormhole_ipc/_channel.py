@@ -362,9 +362,10 @@ class Receiver(_ChannelEnd, Generic[T]):
     Receivers in several threads and processes share the work: each message reaches exactly one of them. The
     senders see `Disconnected` when the end is closed in every process.
 
-    These raise `Disconnected` when every copy of the sender is gone, and so is every message. What else they
+    These raise `Disconnected` when every copy of the sender is gone, and so is every message, and `Io` when the call
+    itself fails, out of memory or in a sandbox for instance: nothing was received then. What else they
     raise means that a message was received, which is consumed and whose descriptors are closed, and the next call
-    gives the next one: `Decode`, `TooLarge`, `FdsLost`, `UnexpectedFds`, `Malformed` or `Io`. An iteration goes on
+    gives the next one: `Decode`, `TooLarge`, `FdsLost`, `UnexpectedFds` or `Malformed`. An iteration goes on
     as well, with another ``for``. Once it is closed they raise `ValueError`.
 
     When a signal's handler raises, such as that of Ctrl-C, its exception ends the call, and the next call gives the
