@@ -84,6 +84,37 @@ class Listening(Case):
             self.assertRaises(wormhole.Address, Listener.bind, self.path, int)
         Listener.bind(self.path, int).close()
 
+    def test_a_lock_that_cannot_be_removed_is_given_back(self) -> None:
+        unlink = os.unlink
+
+        def denied(path: Any) -> None:
+            if os.fsencode(path).endswith(b"-lock"):
+                raise PermissionError(1, "denied")
+            unlink(path)
+
+        for _ in range(2):
+            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as stale:
+                stale.bind(self.path)
+            with mock.patch("os.unlink", denied):
+                Listener.bind(self.path, int).close()
+            self.assertFalse(os.path.exists(self.path))
+            with open(self.path + ".wormhole-lock") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def test_a_stale_file_may_go_meanwhile(self) -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as stale:
+            stale.bind(self.path)
+        unlink = os.unlink
+
+        def again(path: Any) -> None:
+            unlink(path)
+            if os.fsencode(path) == os.fsencode(self.path):
+                unlink(path)
+
+        with mock.patch("os.unlink", again):
+            listener = Listener.bind(self.path, int)
+        listener.close()
+
     def test_a_forked_process_does_not_remove_the_file(self) -> None:
         with Listener.bind(self.path, int) as listener:
             child = fork()

@@ -10,6 +10,7 @@ import stat
 import struct
 import weakref
 from collections import deque
+from contextlib import suppress
 from itertools import starmap
 from select import POLLIN
 from time import monotonic
@@ -114,10 +115,16 @@ def _bind(listening: Socket, raw: bytes) -> Optional[_SocketFile]:
             _remove_if_stale(raw)
             listening.bind(raw)
         finally:
-            os.unlink(raw + b".wormhole-lock")  # still locked, so still the holder's own
-            # To close it is not enough: a process that was forked meanwhile has a copy.
-            fcntl.flock(lock.fileno(), fcntl.LOCK_UN)
-            lock.close()
+            try:
+                os.unlink(raw + b".wormhole-lock")  # still locked, so still the holder's own
+            except OSError as problem:
+                if problem.errno is None:
+                    raise
+                # One that is left over and not locked does no harm.
+            finally:
+                # To close it is not enough: a process that was forked meanwhile has a copy.
+                fcntl.flock(lock.fileno(), fcntl.LOCK_UN)
+                lock.close()
     return _SocketFile(raw)
 
 
@@ -151,7 +158,8 @@ def _remove_if_stale(raw: bytes) -> None:
     try:
         probe.connect(raw)
     except ConnectionRefusedError:
-        os.unlink(raw)  # nobody has a socket bound to it
+        with suppress(FileNotFoundError):  # it may go meanwhile
+            os.unlink(raw)  # nobody has a socket bound to it
         return
     except FileNotFoundError:
         return
