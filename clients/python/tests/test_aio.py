@@ -14,7 +14,7 @@ from typing import Any, Awaitable, List
 import wormhole_ipc as wormhole
 from wormhole_ipc import aio
 
-from .support import Case, raw_send
+from .support import Case, fork, raw_send
 
 
 @dataclass
@@ -161,6 +161,24 @@ class Aio(Case):
                 with self.assertRaisesRegex(ValueError, "closed"):
                     await task
             tx.close()
+
+        self.run_all(main())
+
+    def test_a_forked_process_that_closes_it_leaves_the_others_waiting(self) -> None:
+        async def main() -> None:
+            tx, rx = aio.channel(int)
+            waiting = asyncio.ensure_future(rx.recv())
+            while not rx._tasks.waiting:
+                await asyncio.sleep(0)
+            child = fork()
+            if child == 0:
+                rx.close()
+                os._exit(0)
+            self.assertEqual(os.waitpid(child, 0)[1], 0)
+            await tx.send(7)
+            self.assertEqual(await waiting, 7)
+            tx.close()
+            rx.close()
 
         self.run_all(main())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import resource
@@ -41,6 +42,50 @@ class Channel(Case):
             start = time.monotonic()
             self.assertRaises(wormhole.TimedOut, rx.recv_timeout, 0.05)
             self.assertGreaterEqual(time.monotonic() - start, 0.05)
+
+    def test_a_socket_may_take_less_than_it_says(self) -> None:
+        tx, rx = wormhole.channel(str)
+        most = attempts = 0
+
+        class Refuses(_packets.Socket):
+            def sendmsg(self, buffers: Any, *rest: Any) -> int:
+                nonlocal attempts
+                attempts += 1
+                if len(buffers[0]) > most:
+                    raise OSError(errno.EMSGSIZE, "too long")
+                return super().sendmsg(buffers, *rest)
+
+        with tx, rx, mock.patch.object(_packets.Sends, "plainly", False):
+            tx._socket = Refuses(_packets.UNIX, _packets.KIND, 0, tx.detach())
+            for length in (5, 5_000, 500_000):
+                most = 7
+                for call in (tx.send, tx.try_send, lambda text: tx.send_timeout(text, 0)):
+                    attempts = 0
+                    with self.assertRaises(wormhole.Io) as caught:
+                        call("x" * length)
+                    self.assertIn("too long", str(caught.exception.__cause__))
+                    self.assertLess(attempts, 40)
+                for enough in (16, 100, 1_000_000):
+                    most = enough
+                    tx.send("x" * length)
+                    self.assertEqual(rx.recv(), "x" * length)
+
+    def test_a_receive_that_fails_itself_consumes_nothing(self) -> None:
+        class Denied(_packets.Socket):
+            def recvmsg_into(self, *_: Any) -> Any:
+                raise OSError(errno.ENOMEM, "no memory")
+
+        tx, rx = wormhole.channel(int)
+        with tx, rx:
+            tx.send(5)
+            denied = Denied(_packets.UNIX, _packets.KIND, 0, rx.detach())
+            rx._socket = denied
+            for call in (rx.recv, rx.try_recv, lambda: rx.recv_timeout(0)):
+                with self.assertRaises(wormhole.Io) as caught:
+                    call()
+                self.assertIn("no memory", str(caught.exception.__cause__))
+            rx._socket = _packets.wrap(denied.detach())
+            self.assertEqual(rx.recv(), 5)
 
     def test_a_full_channel_is_full_and_what_it_accepted_arrives(self) -> None:
         tx, rx = wormhole.channel(int)

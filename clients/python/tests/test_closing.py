@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import _socket
+import contextlib
+import errno
+import gc
 import os
 import select
 import signal
@@ -10,17 +13,22 @@ import socket
 import threading
 import unittest
 from functools import partial
-from typing import Any, Callable, List
+from typing import Any, Callable, List, Tuple
 from unittest import mock
 
 import wormhole_ipc as wormhole
-from wormhole_ipc import Listener, Receiver, _end, _wait
+from wormhole_ipc import Listener, Receiver, Sender, _end, _packets, _wait
 
-from .support import Case, fork, open_fds
+from .support import Case, fork, open_fds, packet, raw_send
 
 
 def give_up(end: Any, numbers: List[int]) -> None:
     numbers.append(end.detach())
+
+
+def state(thread: threading.Thread) -> str:
+    with open(f"/proc/self/task/{thread.native_id}/stat") as file:
+        return file.read().rpartition(")")[2].split()[0]
 
 
 class Closing(Case):
@@ -112,6 +120,41 @@ class Closing(Case):
         self.assertEqual(raised, ["the receiver is closed"] * 5)
         tx.close()
 
+    def test_a_forked_process_that_closes_it_leaves_the_others_asleep(self) -> None:
+        tx, rx = wormhole.channel(int)
+        name = f"\0wormhole {os.getpid()} forked"
+        listener = Listener.bind(name, int)
+        got: List[Any] = []
+        threads = []
+        for end in (rx, listener):
+            call: Any = end.recv if isinstance(end, Receiver) else end.accept
+            thread = threading.Thread(target=lambda call=call: got.append(call()), daemon=True)
+            thread.start()
+            threads.append(thread)
+            while not end._waiters.wakers or state(thread) != "S":
+                pass
+        child = fork()
+        if child == 0:
+            rx.close()
+            listener.close()
+            os._exit(0)
+        self.assertEqual(os.waitpid(child, 0)[1], 0)
+        poll = select.poll()
+        for end in (rx, listener):
+            for waker in end._waiters.wakers:
+                poll.register(waker.fileno(), select.POLLIN)
+        self.assertEqual(poll.poll(0), [])
+        for thread in threads:
+            while state(thread) != "S":
+                pass
+        tx.send(7)
+        threads[0].join(30)
+        self.assertEqual(got, [7])
+        with wormhole.connect(name, int):
+            threads[1].join(30)
+        with got[1][0], tx, rx, listener:
+            pass
+
     def test_out_of_descriptors_it_is_noticed_as_well(self) -> None:
         tx, rx = wormhole.channel(int)
         with tx, mock.patch.object(_wait, "_waker", lambda: None):
@@ -170,6 +213,70 @@ class Closing(Case):
         self.assertRaises(wormhole.Disconnected, tx.send, 1)
         tx.close()
         self.assertEqual(len(kept), 2)
+
+    def test_an_end_that_raised_closes_with_its_last_reference(self) -> None:
+        class Denied(_packets.Socket):
+            def recvmsg_into(self, *_: Any) -> Any:
+                raise PermissionError(errno.EPERM, "denied")
+
+        def denied(tx: Sender[Any], rx: Receiver[int]) -> None:
+            rx._socket = Denied(_packets.UNIX, _packets.KIND, 0, rx.detach())
+            rx.recv()
+
+        def after(data: bytes) -> Callable[[Sender[Any], Receiver[int]], Any]:
+            def call(tx: Sender[Any], rx: Receiver[int]) -> Any:
+                raw_send(tx, data)
+                return rx.recv()
+
+            return call
+
+        def fill(tx: Sender[Any], rx: Receiver[int]) -> None:
+            while True:
+                tx.try_send(1)
+
+        def fill_slowly(tx: Sender[Any], rx: Receiver[int]) -> None:
+            while True:
+                tx.send_timeout(1, 0)
+
+        calls: List[Tuple[Any, Callable[[Sender[Any], Receiver[int]], Any]]] = [
+            (wormhole.Empty, lambda _, rx: rx.try_recv()),
+            (wormhole.TimedOut, lambda _, rx: rx.recv_timeout(0)),
+            (wormhole.Io, denied),
+            (wormhole.Decode, after(packet(b'"x"'))),
+            (wormhole.Decode, after(packet(b"["))),
+            (wormhole.Malformed, after(b"x")),
+            (wormhole.TooLarge, after(packet(b" " * 100))),
+            (wormhole.Full, fill),
+            (wormhole.TimedOut, fill_slowly),
+            (wormhole.Encode, lambda tx, _: tx.send("x")),
+            (wormhole.TooLarge, lambda tx, _: tx.send(10**100)),
+            (wormhole.TooManyFds, lambda tx, _: tx.send_with_fds(1, [0] * 254)),
+        ]
+        gc.disable()
+        self.addCleanup(gc.enable)
+        for raises, call in calls:
+            for goes in ("receiver", "sender"):
+                tx, rx = wormhole.channel(int, max_message_len=20)
+                with contextlib.suppress(raises):  # assertRaises would clear the frames
+                    call(tx, rx)
+                    self.fail()
+                if goes == "sender":
+                    del tx
+                    if call is not denied:
+                        self.assertLessEqual(set(rx), {1})
+                    del rx
+                else:
+                    del rx
+                    self.assertRaises(wormhole.Disconnected, tx.send, 1)
+                    del tx
+        name = f"\0wormhole {os.getpid()} closing"
+        listener = Listener.bind(name, int)
+        for accept in (listener.try_accept, partial(listener.accept_timeout, 0)):
+            with contextlib.suppress(wormhole.Empty, wormhole.TimedOut):
+                accept()
+                self.fail()
+        del listener, accept
+        self.assertRaises(wormhole.Address, wormhole.connect, name)
 
     def test_no_number_is_closed_under_a_call(self) -> None:
         # Threads send and receive while others close, and the numbers that become free are taken at once by files

@@ -6,6 +6,8 @@ import enum
 import io
 import os
 import socket
+import sys
+import threading
 import unittest
 from dataclasses import dataclass, field
 from typing import (
@@ -24,7 +26,7 @@ from typing import (
 from unittest import mock
 
 import wormhole_ipc as wormhole
-from wormhole_ipc import U8, Blob, Fd, Range, Receiver, Sender, _text
+from wormhole_ipc import U8, Blob, Fd, Range, Receiver, Sender, _fields, _text
 
 from .support import Case, open_fds, packet, raw_recv, raw_send
 
@@ -59,6 +61,36 @@ class Meters(NamedTuple):
 @dataclass
 class Stop:
     pass
+
+
+class _Port(NamedTuple):
+    number: int
+
+
+class Port(_Port):
+    def __new__(cls, number: int) -> Port:
+        if number < 1:
+            raise ValueError("no port")
+        return super().__new__(cls, number)
+
+
+class Bits(enum.IntFlag):
+    ONE = 1
+
+    @classmethod
+    def _missing_(cls, value: object) -> Any:
+        raise KeyError(value)
+
+
+@dataclass
+class Left:
+    right: Optional[Right]
+    number: complex  # of which there is no plan
+
+
+@dataclass
+class Right:
+    left: Optional[Left]
 
 
 @dataclass
@@ -331,6 +363,74 @@ class Ends(Case):
                 raw_send(tx, packet(text), [tx.fileno()] * 7)
                 self.assertRaises(wormhole.Decode, rx.recv)
                 self.assertEqual(open_fds(), before)
+
+    def test_what_a_class_refuses_is_one_error(self) -> None:
+        for hint, wrong in ((Port, b"0"), (List[Port], b"[1,0]"), (Bits, b"6")):
+            tx, rx = wormhole.channel(hint)
+            with tx, rx:
+                raw_send(tx, packet(wrong))
+                self.assertRaises(wormhole.Decode, rx.try_recv)
+                self.assertRaises(wormhole.Empty, rx.try_recv)
+
+    def test_a_memfd_that_cannot_be_read_is_one_error(self) -> None:
+        tx, rx = wormhole.channel(str)
+        with tx, rx:
+            for call, error in (
+                ("os.fstat", PermissionError(1, "denied")),
+                ("os.pread", PermissionError(1, "denied")),
+                ("os.pread", OverflowError("too long")),
+            ):
+                tx.send("x" * 1_000_000)
+                with mock.patch(call, side_effect=error):
+                    with self.assertRaisesRegex(wormhole.Malformed, "memfd"):
+                        rx.try_recv()
+                self.assertRaises(wormhole.Empty, rx.try_recv)
+
+    def test_a_type_that_cannot_be_received_leaves_nothing_behind(self) -> None:
+        known = set(_fields._plans)
+        for _ in range(2):
+            for hint in (Left, Right, Optional[Right], List[Left]):
+                with self.assertRaisesRegex(TypeError, "complex"):
+                    wormhole.channel(hint)
+        self.assertEqual(set(_fields._plans), known)
+
+    def test_threads_see_types_that_contain_themselves_whole(self) -> None:
+        hints = _fields._hints
+
+        def looked(kind: Any) -> Any:
+            self.assertNotIn(kind, _fields._plans)
+            return hints(kind)
+
+        failed: List[BaseException] = []
+        interval = sys.getswitchinterval()
+        self.addCleanup(sys.setswitchinterval, interval)
+        sys.setswitchinterval(1e-6)
+        for _ in range(30):
+
+            @dataclass
+            class Node:
+                value: int
+                more: List[Node]
+
+            def use(start: threading.Barrier, node: Any = Node) -> None:
+                try:
+                    start.wait(30)
+                    tx, rx = wormhole.channel(node)
+                    with tx, rx:
+                        message = node(1, [node(2, [])])
+                        tx.send(message)
+                        assert rx.recv() == message
+                except BaseException as error:
+                    failed.append(error)
+
+            start = threading.Barrier(4)
+            threads = [threading.Thread(target=use, args=(start,)) for _ in range(4)]
+            with mock.patch.object(_fields, "_hints", looked):
+                for thread in threads:
+                    thread.start()
+                for thread in threads:
+                    thread.join(30)
+            self.assertEqual(failed, [])
 
     def test_a_directory_is_no_file(self) -> None:
         for type in (io.FileIO, io.BufferedReader, io.TextIOWrapper):

@@ -84,6 +84,37 @@ class Listening(Case):
             self.assertRaises(wormhole.Address, Listener.bind, self.path, int)
         Listener.bind(self.path, int).close()
 
+    def test_a_lock_that_cannot_be_removed_is_given_back(self) -> None:
+        unlink = os.unlink
+
+        def denied(path: Any) -> None:
+            if os.fsencode(path).endswith(b"-lock"):
+                raise PermissionError(1, "denied")
+            unlink(path)
+
+        for _ in range(2):
+            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as stale:
+                stale.bind(self.path)
+            with mock.patch("os.unlink", denied):
+                Listener.bind(self.path, int).close()
+            self.assertFalse(os.path.exists(self.path))
+            with open(self.path + ".wormhole-lock") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def test_a_stale_file_may_go_meanwhile(self) -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as stale:
+            stale.bind(self.path)
+        unlink = os.unlink
+
+        def again(path: Any) -> None:
+            unlink(path)
+            if os.fsencode(path) == os.fsencode(self.path):
+                unlink(path)
+
+        with mock.patch("os.unlink", again):
+            listener = Listener.bind(self.path, int)
+        listener.close()
+
     def test_a_forked_process_does_not_remove_the_file(self) -> None:
         with Listener.bind(self.path, int) as listener:
             child = fork()
@@ -91,6 +122,34 @@ class Listening(Case):
                 listener.close()
                 os._exit(0)
             os.waitpid(child, 0)
+            self.assertTrue(os.path.exists(self.path))
+
+    def test_the_file_is_removed_while_it_is_listened_at(self) -> None:
+        unlink = os.unlink
+        live = []
+
+        def look(path: Any) -> None:
+            with wormhole.connect(path, int):
+                live.append(path)
+            unlink(path)
+
+        for leave in ("close", "forget"):
+            listener = Listener.bind(self.path, int)
+            with mock.patch("os.unlink", look):
+                if leave == "close":
+                    listener.close()
+                del listener
+        self.assertEqual(len(live), 2)
+
+    def test_the_file_is_removed_once(self) -> None:
+        first = Listener.bind(self.path, int)
+        first.close()
+        with Listener.bind(self.path, int) as second:
+            # Another file may get its inode number as soon as it is closed.
+            assert first._file is not None and second._file is not None
+            first._file.identity = second._file.identity
+            first.close()
+            del first
             self.assertTrue(os.path.exists(self.path))
 
     def test_a_listener_that_is_given_away_keeps_its_file(self) -> None:

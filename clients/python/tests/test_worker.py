@@ -2,17 +2,56 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
 import textwrap
 import unittest
-from typing import Any, Tuple
+from dataclasses import dataclass
+from typing import Any, Callable, List, Tuple
 
 import wormhole_ipc as wormhole
 from wormhole_ipc import Receiver, Sender
+from wormhole_ipc._worker import _types_of
 
 from .support import PACKAGE, Case, packet, raw_send
+
+
+@dataclass
+class Text:
+    words: List[str]
+
+
+def count(text: Text, more: int = 0) -> int:
+    return len(text.words) + more
+
+
+def counted(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def wrapper(*arguments: Any, **named: Any) -> Any:
+        return function(*arguments, **named)
+
+    return wrapper
+
+
+class Counter:
+    def count(self, text: Text) -> int:
+        return count(text)
+
+    __call__ = count
+
+    @counted
+    def decorated(self, text: Text) -> int:
+        return count(text)
+
+    @classmethod
+    def of_the_class(cls, text: Text) -> int:
+        return count(text)
+
+    @staticmethod
+    def of_nobody(text: Text) -> int:
+        return count(text)
 
 
 class Workers(Case):
@@ -59,6 +98,64 @@ class Workers(Case):
             self.assertEqual(results.recv(), {"Ok": 25})
             job.close()
             self.assertRaises(wormhole.Disconnected, results.recv)
+            self.assertEqual(child.wait(30), 0)
+
+    def test_the_types_are_those_of_whatever_is_called(self) -> None:
+        counter = Counter()
+        for function in (
+            count,
+            counted(count),
+            functools.partial(count, more=1),
+            functools.partial(counted(count), more=1),
+            counter.count,
+            counter,
+            counter.decorated,
+            functools.partial(counter.decorated),
+            counted(counter.count),
+            Counter.of_the_class,
+            counter.of_nobody,
+        ):
+            self.assertEqual(_types_of(function), (Text, int), function)
+            self.assertGreater(function(Text(["one"])), 0)
+        for function in (lambda text: 1, len, print, Text, functools.partial(len), dict):
+            self.assertEqual(_types_of(function), (Any, Any), function)
+
+    def test_a_result_that_cannot_be_sent_is_an_error(self) -> None:
+        child, job, results = self.start(
+            """
+            import collections, collections.abc
+
+            class Odd(collections.abc.Mapping):
+                def __init__(self, error):
+                    self.error = error
+                def __getitem__(self, key):
+                    raise self.error
+                def __iter__(self):
+                    return iter("x")
+                def __len__(self):
+                    return 1
+
+            def denied(*_):
+                raise PermissionError(1, "denied")
+
+            os.memfd_create = denied
+
+            def work(number: int) -> dict:
+                if number == 4:
+                    return {"x": "y" * 1_000_000}
+                return Odd([KeyError("no key"), OSError(5, "no file"), TimeoutError("late"),
+                    wormhole_ipc.Full()][number])
+
+            wormhole_ipc.work(work)
+            """
+        )
+        with job, results:
+            for number, message in enumerate(
+                ("KeyError: 'no key'", "no file", "TimeoutError: late", "Full", "memfd_create")
+            ):
+                job.send(number)
+                self.assertIn(message, results.recv()["Err"]["message"])
+            job.close()
             self.assertEqual(child.wait(30), 0)
 
     def test_a_worker_that_dies_is_gone(self) -> None:

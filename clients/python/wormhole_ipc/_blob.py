@@ -48,7 +48,9 @@ class Blob(Closing):
         fd = self._fd.fileno()
         try:
             seals = fcntl.fcntl(fd, fcntl.F_GET_SEALS)
-        except OSError:
+        except OSError as error:
+            if error.errno is None:
+                raise
             raise NotABlob("it is not a memfd") from None
         for seal, against in (
             (_F_SEAL_WRITE, "writing"),
@@ -69,6 +71,8 @@ class Blob(Closing):
                 # Before Linux 6.7 a shared mapping of what is sealed was refused.
                 mapping = mmap.mmap(fd, self._size, mmap.MAP_PRIVATE, mmap.PROT_READ)
             except (OSError, ValueError, OverflowError) as error:
+                if isinstance(error, OSError) and error.errno is None:
+                    raise
                 raise Io("map a blob") from error
             self._view = memoryview(mapping)
 

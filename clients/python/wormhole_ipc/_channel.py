@@ -8,7 +8,7 @@ import socket
 import threading
 import weakref
 from collections import deque
-from itertools import starmap
+from itertools import chain, starmap
 from select import POLLIN, POLLOUT
 from struct import Struct
 from time import monotonic
@@ -67,6 +67,10 @@ _HEADER = Struct("<Q")
 _pack, _unpack_from = _HEADER.pack, _HEADER.unpack_from
 
 
+# How many packets may be refused before what the kernel says of its buffer is taken for wrong.
+_TRUST = 4
+
+
 class _Current(threading.local):
     """The descriptors of the message that this thread is writing."""
 
@@ -99,7 +103,7 @@ class _ChannelEnd(End):
         `SOCK_SEQPACKET` socket, and not one of the other direction. Raises `TypeError` if messages of that type
         cannot be received."""
         plan_of(type)
-        self._set_up(self._adopt(fd if isinstance(fd, int) else fd.detach()), type)
+        self._set_up(self._adopt(fd), type)
         self.max_message_len = max_message_len
 
     def _set_up(self, socket: Socket, type: Any) -> None:
@@ -178,8 +182,10 @@ class Sender(_ChannelEnd, Generic[T]):
         waits: bool,
         move: bool,
         _keeps_if_full: bool = False,
+        _done: Optional[List[int]] = None,
     ) -> List[Any]:
-        """Gives the socket files that the receiver of the message is to remove from now on."""
+        """Gives the socket files that the receiver of the message is to remove from now on. Whatever it raises, there
+        is something in the list of the caller's once the message is sent."""
         outer, fields = _current.fds, Outgoing()
         _current.fds = fields
         try:
@@ -199,15 +205,25 @@ class Sender(_ChannelEnd, Generic[T]):
                 raise TooLarge(len(text), self.max_message_len)
             fds = fields.numbers
             end = self._open()
-            if not fds and not beside and len(text) < MAX_PACKET and Sends.plainly:
+            if (
+                not fds
+                and not beside
+                and len(text) < MAX_PACKET
+                and Sends.plainly
+                and _done is None
+            ):
                 try:  # the usual case, in short
                     end.send(_pack(len(text)) + text, SEND_NOW)
                     return _NO_FILES
-                except OSError:
-                    pass  # once more, and to the end
+                except OSError as error:
+                    # What has been through a frame is of a signal's handler, and the message is sent.
+                    if error.errno is None or error.__traceback__.tb_next:  # type: ignore[union-attr]
+                        raise
+                    # Otherwise once more, and to the end.
             if beside:
                 fds = fds + [number_of(fd) for fd in beside]
-            self._send_text(end, text, fds, deadline, waits)
+            done = [] if _done is None else _done
+            self._send_text(end, text, fds, deadline, waits, done)
             if not fields.owners:
                 return _NO_FILES
             return [owner._was_given() for owner in fields.owners if hasattr(owner, "_was_given")]
@@ -221,19 +237,25 @@ class Sender(_ChannelEnd, Generic[T]):
                     getattr(owner, "close", lambda: None)()
 
     def _send_text(
-        self, end: Socket, text: bytes, fds: List[int], deadline: Optional[float], waits: bool
+        self,
+        end: Socket,
+        text: bytes,
+        fds: List[int],
+        deadline: Optional[float],
+        waits: bool,
+        done: List[int],
     ) -> None:
+        """Sends it, and puts something into the list: see `_packets.send`."""
         if len(fds) > _packets.MAX_FDS:
             raise TooManyFds(len(fds), _packets.MAX_FDS)
         packet: Union[bytes, memoryview] = _pack(len(text)) + text
         spill: Optional[Fd] = None
+        refused = 0 if len(packet) <= MAX_PACKET else -1  # that one is not even tried
 
         def attempt(may_block: bool) -> bool:
-            try:
-                _packets.send(end, packet, fds if spill is None else [spill.fileno(), *fds])
-            except BlockingIOError:
-                return False
-            return True
+            return _packets.send(
+                end, packet, fds if spill is None else [spill.fileno(), *fds], done
+            )
 
         try:
             while True:
@@ -248,7 +270,14 @@ class Sender(_ChannelEnd, Generic[T]):
                         return
                     raise TimedOut
                 except OSError as error:
+                    if done or error.errno is None:
+                        raise
                     if error.errno != errno.EMSGSIZE:
+                        raise self._failure(end, error) from error
+                    refused += 1
+                    # Some kernel may take less than it says. Then half of that, and so on.
+                    limit = _packets.packet_limit(end) >> max(refused - _TRUST, 0)
+                    if limit < _HEADER.size:
                         raise self._failure(end, error) from error
                 # The socket's buffer is smaller than the packet, or than it was a moment ago: some other
                 # process that shares the socket may have changed it.
@@ -258,7 +287,6 @@ class Sender(_ChannelEnd, Generic[T]):
                     spill.close()
                     spill = None
                 whole = memoryview(_pack(len(text)) + text)
-                limit = _packets.packet_limit(end)
                 packet = whole[:limit]
                 if limit < len(whole):
                     spill = _memfd.spill(whole[limit:])
@@ -286,17 +314,42 @@ _kept_by: "weakref.WeakKeyDictionary[Receiver[Any], Deque[_Held]]" = weakref.Wea
 _MOST_TRIES = 16
 
 
+def take_first(kept: Deque[_Held], held: _Held) -> bool:
+    """Moves what is in the first of the lists into another one, at once, so that each gets to one thread and no
+    handler's exception loses it. False if there is none."""
+    try:
+        held.extend(chain.from_iterable(starmap(kept.popleft, ((),))))
+    except IndexError:
+        if held:
+            raise
+        return False
+    return True
+
+
 def _discard(kept: Deque[_Held]) -> None:
-    while kept:
-        for each in kept.popleft():
+    held: _Held = []
+    while take_first(kept, held):
+        if len(held) == 2:
+            _unpack(held)
+        for each in held:
             if isinstance(each, Incoming):
                 each.discard()
+        del held[:]
+
+
+def _unpack(held: _Held) -> None:
+    """Makes of what recvmsg gave what does not need the slot."""
+    slot, (length, ancillary, seen, _) = held
+    ((((buffer,), _, _),)) = slot
+    fds, stray = _packets.unpack(ancillary)
+    inline = bytes(buffer[: min(length, MAX_PACKET)])
+    held[:] = (Incoming(inline, length, seen & MSG_CTRUNC != 0, fds, stray),)
+    _packets.give_back(slot)
 
 
 def _after_fork() -> None:
     """The messages belong to the other process."""
-    for receiver, kept in list(_kept_by.items()):
-        receiver._settle()
+    for kept in list(_kept_by.values()):
         _discard(kept)
 
 
@@ -309,9 +362,10 @@ class Receiver(_ChannelEnd, Generic[T]):
     Receivers in several threads and processes share the work: each message reaches exactly one of them. The
     senders see `Disconnected` when the end is closed in every process.
 
-    These raise `Disconnected` when every copy of the sender is gone, and so is every message. What else they
+    These raise `Disconnected` when every copy of the sender is gone, and so is every message, and `Io` when the call
+    itself fails, out of memory or in a sandbox for instance: nothing was received then. What else they
     raise means that a message was received, which is consumed and whose descriptors are closed, and the next call
-    gives the next one: `Decode`, `TooLarge`, `FdsLost`, `UnexpectedFds`, `Malformed` or `Io`. An iteration goes on
+    gives the next one: `Decode`, `TooLarge`, `FdsLost`, `UnexpectedFds` or `Malformed`. An iteration goes on
     as well, with another ``for``. Once it is closed they raise `ValueError`.
 
     When a signal's handler raises, such as that of Ctrl-C, its exception ends the call, and the next call gives the
@@ -358,7 +412,6 @@ class Receiver(_ChannelEnd, Generic[T]):
     def close(self) -> None:
         super().close()
         if self._kept:
-            self._settle()
             _discard(self._kept)
 
     close.__doc__ = End.close.__doc__
@@ -411,6 +464,7 @@ class Receiver(_ChannelEnd, Generic[T]):
         held: _Held = []
         kept = self._kept
         end: Optional[Socket] = None
+        problem: Optional[Exception] = None
         try:
             if kept:
                 self._take_kept(held)
@@ -423,10 +477,11 @@ class Receiver(_ChannelEnd, Generic[T]):
                 blocks = False
                 try:
                     held.extend(starmap(end.recvmsg_into, held[0]))
-                except BlockingIOError:
-                    blocks = True
-                except OSError:
-                    pass  # once more, and to the end
+                except OSError as error:
+                    if len(held) > 1 or error.errno is None:
+                        raise  # of a signal's handler
+                    blocks = isinstance(error, BlockingIOError)
+                    # Otherwise once more, and to the end.
                 if len(held) < 2 or not held[1][0]:
                     problem = self._wait_for_packet(end, held, deadline, waits, blocks)
                     if problem is not None:
@@ -441,7 +496,7 @@ class Receiver(_ChannelEnd, Generic[T]):
                         held[:] = (text,)
                         _slots.append(slot)
                 if len(held) == 2:
-                    self._unpack(held)
+                    _unpack(held)
             packet = held[0]
             if packet.__class__ is bytes:
                 message = self._decode(packet, NO_FDS, held)
@@ -449,10 +504,12 @@ class Receiver(_ChannelEnd, Generic[T]):
                 message = self._open_packet(packet, held, beside)
             return message  # type: ignore[no-any-return]
         except BaseException:
-            if held:
+            if held[1:] or held and held[0].__class__ is not tuple:  # more than a slot
+                # As it is: what another thread takes nobody changes any more.
                 kept += (held,)
                 self._settle()
-            end = None  # this frame may live as long as the exception
+            # The exception refers to this frame, which is not to refer to it, nor to keep the socket.
+            end = problem = None
             raise
 
     def _wait_for_packet(
@@ -485,9 +542,11 @@ class Receiver(_ChannelEnd, Generic[T]):
         except Closed:
             problem = self._is_closed()
         except OSError as error:
+            if len(held) > 1 or error.errno is None:
+                raise  # of a signal's handler
             if self._socket is end:
                 problem = Io("receive a message")
-                problem.__cause__ = error
+                problem.__cause__ = error.with_traceback(None)  # this frame refers to the problem
             else:
                 problem = self._is_closed()
         self._drop(held)
@@ -499,36 +558,21 @@ class Receiver(_ChannelEnd, Generic[T]):
         del held[:]
         _packets.give_back(slot)
 
-    def _unpack(self, held: _Held) -> None:
-        """Makes of what recvmsg gave what can be kept."""
-        slot, (length, ancillary, seen, _) = held
-        ((((buffer,), _, _),)) = slot
-        fds, stray = _packets.unpack(ancillary)
-        inline = bytes(buffer[: min(length, MAX_PACKET)])
-        held[:] = (Incoming(inline, length, seen & MSG_CTRUNC != 0, fds, stray),)
-        _packets.give_back(slot)
-
     def _settle(self) -> None:
         """Sees to it that what is kept is closed if nobody receives it."""
         if self not in _kept_by:
             _kept_by[self] = self._kept
             weakref.finalize(self, _discard, self._kept)
-        for held in list(self._kept):
-            if len(held) == 2:
-                self._unpack(held)
-            elif isinstance(held[0], tuple):  # a slot without a packet
-                self._kept.remove(held)
 
     def _take_kept(self, held: _Held) -> None:
         """Takes up a message whose receive an exception of a signal's handler has ended."""
-        while self._kept and not held:
-            held[:] = self._kept[0]
-            del self._kept[0]
+        while not held and take_first(self._kept, held):
             if len(held) == 2:
-                self._unpack(held)
-            elif isinstance(held[0], tuple):
-                del held[:]  # a slot without a packet
-                continue
+                length, ancillary, seen, _ = held[1]
+                if not (length or ancillary or seen & MSG_CTRUNC):
+                    self._drop(held)  # the end, or nothing: to be asked again
+                    continue
+                _unpack(held)
             packet = held[0]
             if isinstance(packet, Incoming):
                 packet.tries += 1
@@ -612,7 +656,10 @@ class Receiver(_ChannelEnd, Generic[T]):
             refused = Decode(plan.name, str(error))
             if held is not None:
                 del held[:]
-            raise refused from error
+            try:
+                raise refused from error
+            finally:
+                del refused  # it refers to this frame
         except MemoryError:
             if held is not None:
                 del held[:]
@@ -663,6 +710,8 @@ def channel(
             sending.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
             granted = sending.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) // 2
         except (OSError, OverflowError) as error:
+            if isinstance(error, OSError) and error.errno is None:
+                raise
             raise Io("set the size of the channel's buffer") from error
         if granted < buffer:
             raise Io("set the size of the channel's buffer") from ValueError(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import _socket
 import fcntl
+import os
 import pickle
+import socket
 import weakref
-from typing import Any, Callable, Optional, Tuple, Type, TypeVar
+from typing import Any, Callable, List, Optional, Tuple, Type, TypeVar, Union
 
 from . import _packets
-from ._fd import Closing, share
+from ._errors import NotAChannel
+from ._fd import Closing, Fd, number_of, opened, share
 from ._fields import Plan, plan_of
 from ._packets import Socket
 from ._wait import Spin, Waiters, until_ready
@@ -44,15 +48,30 @@ class End(Closing):
         raise NotImplementedError
 
     @classmethod
-    def _adopt(cls, number: int) -> Socket:
+    def _adopt(cls, fd: Union[int, Fd, socket.socket]) -> Socket:
         """Takes over a descriptor from elsewhere; closes it if it is something else."""
+        owner: Any = fd
+        if not isinstance(fd, (int, Fd, _socket.socket)):
+            owner = fd.detach()  # of a library that patches `socket`
+        number = number_of(owner)
+        detach: Any = _socket.socket.detach if isinstance(owner, _socket.socket) else Fd.detach
+        given = (owner,) if isinstance(owner, int) else map(detach, (owner,))
+        taken: List[Socket] = []
         try:
-            taken = _packets.wrap(number)
-        except BaseException:
-            _packets.close_all([number])
-            raise
-        cls._check(taken)
-        return taken
+            # At once: a signal's handler finds it owned by one or by the other.
+            taken[:] = map(Socket, (_packets.UNIX,), (_packets.KIND,), (0,), given)
+        except BaseException as error:
+            if not taken:
+                if isinstance(owner, Fd):
+                    owner._number = -1
+                elif isinstance(owner, _socket.socket):
+                    owner.detach()
+                _packets.close_all([number])
+            if not isinstance(error, OSError) or error.errno is None:
+                raise
+            raise NotAChannel(os.strerror(error.errno)) from None
+        cls._check(taken[0])
+        return taken[0]
 
     @classmethod
     def __wormhole_fd__(cls: Type[E], index: Any, arguments: Tuple[Any, ...], fds: Any) -> E:
@@ -98,10 +117,10 @@ class End(Closing):
         socket = self._open()
         self._socket = None
         if self._waiters.wakers:
-            number = fcntl.fcntl(socket.fileno(), fcntl.F_DUPFD_CLOEXEC, 3)
+            copy = opened(fcntl.fcntl, socket.fileno(), fcntl.F_DUPFD_CLOEXEC, 3)
             self._waiters.wake()
             _packets.bury(socket)
-            return number
+            return copy.detach()
         return socket.detach()
 
     def close(self) -> None:

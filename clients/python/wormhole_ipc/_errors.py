@@ -14,8 +14,8 @@ class Error(Exception):
     """The base of all of them. Each subclass is a decision for the caller.
 
     After any but `Disconnected` the channel works as before: what failed to be sent was not sent at all,
-    what failed to be received is consumed and its descriptors are closed. What the kernel said, or another
-    library, is the ``__cause__``.
+    what failed to be received is consumed and its descriptors are closed, but for `Io`, which consumes nothing. What
+    the kernel said, or another library, is the ``__cause__``.
     """
 
 
@@ -151,7 +151,7 @@ class Address(Error):
 
 class Io(Error):
     """The kernel refused an operation for a reason that has nothing to do with the channel's state, such as a
-    lack of memory or of descriptors. The ``__cause__`` is the `OSError`."""
+    lack of memory or of descriptors. A receiver has consumed nothing. The ``__cause__`` is the `OSError`."""
 
     def __init__(self, operation: str) -> None:
         super().__init__(f"cannot {operation}")

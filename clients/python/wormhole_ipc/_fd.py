@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from itertools import starmap
 from types import TracebackType
-from typing import Any, Callable, Optional, Protocol, Tuple, Type, TypeVar, Union
+from typing import Any, Callable, List, Optional, Protocol, Tuple, Type, TypeVar, Union
 
 
 class HasFileno(Protocol):
@@ -89,6 +90,20 @@ class Fd(Closing):
 
     def __repr__(self) -> str:
         return f"Fd({self._number})"
+
+
+def opened(call: Callable[..., int], *arguments: Any) -> Fd:
+    """What a call in C opens, with an owner before a signal's handler can run. Raises what the call raises."""
+    made = Fd(-1)
+    numbers: List[int] = []
+    try:
+        numbers[:] = starmap(call, (arguments,))  # no handler runs before the next line is done
+        made._number = numbers[0]
+    except BaseException:
+        if numbers:  # before Python 3.11: see `Receiver._recv`
+            made._number = numbers[0]
+        raise
+    return made
 
 
 def number_of(fd: Union[int, HasFileno]) -> int:

@@ -17,6 +17,7 @@ import os
 import re
 import socket
 import sys
+import threading
 import types
 import typing
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple, Union
@@ -316,8 +317,7 @@ def _descriptor(
         except (NotAChannel, NotABlob, Io) as error:
             raise Mismatch(str(error)) from error
         except OSError as error:
-            # One without a number is of a signal's handler, such as `TimeoutError`.
-            if error.errno is None and not isinstance(error, io.UnsupportedOperation):
+            if _is_of_a_handler(error):
                 raise
             raise Mismatch(f"descriptor {value} cannot be opened: {error}") from error
 
@@ -451,11 +451,20 @@ def _record(kind: Any, name: str) -> Plan:
     return Plan(name, write, read, True, loose=any(plan.loose for plan in plans))
 
 
-def _made(kind: Any, name: str, values: Dict[str, Any]) -> Any:
+def _made(kind: Any, name: str, values: Dict[str, Any], *places: Any) -> Any:
     try:
-        return kind(**values)
-    except Exception as error:  # of a `__post_init__`
+        return kind(*places, **values)
+    except Exception as error:  # of a `__post_init__`, for instance
+        if _is_of_a_handler(error):
+            raise
         raise Mismatch(f"{name}: {error}") from error
+
+
+def _is_of_a_handler(error: Exception) -> bool:
+    """Whether a signal's handler has raised it, and not what was called."""
+    if not isinstance(error, OSError) or isinstance(error, io.UnsupportedOperation):
+        return False
+    return error.errno is None
 
 
 def _is_optional(hint: Any) -> bool:
@@ -485,7 +494,7 @@ def _named_tuple(kind: Any, name: str) -> Plan:
         return only.write(value[0], fds) if only.write else value[0]
 
     def read(value: Any, fds: Incoming) -> Any:
-        return kind(only.read(value, fds) if only.read else value)
+        return _made(kind, name, {}, only.read(value, fds) if only.read else value)
 
     return Plan(name, write, read, only.pairs, loose=only.loose)
 
@@ -514,8 +523,9 @@ def _enum(kind: Any, name: str) -> Plan:
             if issubclass(kind, enum.Flag):  # several at once
                 try:
                     return kind(value)
-                except ValueError:
-                    pass
+                except Exception as error:
+                    if _is_of_a_handler(error):
+                        raise
         raise Mismatch(f"{shown(value)} is no {name}")
 
     return Plan(name, write, read, False)
@@ -579,6 +589,19 @@ def _choice(kinds: List[Any], name: str) -> Plan:
 
 _FILES = (io.FileIO, io.BufferedReader, io.BufferedWriter, io.TextIOWrapper)
 _plans: Dict[Any, Plan] = {}
+#: Those that the thread which has the lock is making. They may refer to one another, so they are known to the others
+#: together, or not at all.
+_unfinished: Dict[Any, Plan] = {}
+_making = threading.RLock()
+
+
+def _after_fork() -> None:
+    global _making
+    _making = threading.RLock()
+    _unfinished.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def plan_of(hint: Any, inside: bool = False) -> Plan:
@@ -589,25 +612,33 @@ def plan_of(hint: Any, inside: bool = False) -> Plan:
         known = _plans.get(hint)
     except TypeError:  # not hashable
         return _make(hint)
-    if known is None:
-        # For the types that contain themselves: by the time that it is used it is known.
-        _plans[hint] = Plan(
+    return _fresh_plan(hint) if known is None else known
+
+
+def _fresh_plan(hint: Any) -> Plan:
+    with _making:
+        known = _plans.get(hint) or _unfinished.get(hint)
+        if known is not None:
+            return known
+        is_outermost = not _unfinished
+        made: List[Plan] = []
+        # For the types that contain themselves: by the time that it is used it is made.
+        _unfinished[hint] = Plan(
             name_of(hint),
-            lambda value, fds: _later(hint).write(value, fds),  # type: ignore[misc]
-            lambda value, fds: _later(hint).read(value, fds),  # type: ignore[misc]
+            lambda value, fds: made[0].write(value, fds),  # type: ignore[misc]
+            lambda value, fds: made[0].read(value, fds),  # type: ignore[misc]
             True,
             loose=True,
         )
         try:
-            known = _plans[hint] = _make(hint)
-        except BaseException:
-            del _plans[hint]
-            raise
-    return known
-
-
-def _later(hint: Any) -> Plan:
-    return _plans[hint]
+            known = _unfinished[hint] = _make(hint)
+            made.append(known)
+            if is_outermost:
+                _plans.update(_unfinished)
+        finally:
+            if is_outermost:
+                _unfinished.clear()
+        return known
 
 
 def name_of(hint: Any) -> str:

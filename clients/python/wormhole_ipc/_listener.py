@@ -10,6 +10,7 @@ import stat
 import struct
 import weakref
 from collections import deque
+from contextlib import suppress
 from itertools import starmap
 from select import POLLIN
 from time import monotonic
@@ -29,10 +30,10 @@ from typing import (
 )
 
 from . import _packets
-from ._channel import DEFAULT_MAX_MESSAGE_LEN, Receiver, Sender
+from ._channel import DEFAULT_MAX_MESSAGE_LEN, Receiver, Sender, take_first
 from ._end import End
 from ._errors import Address, Empty, Io, NotAChannel, TimedOut
-from ._fd import Fd
+from ._fd import Fd, opened
 from ._fields import plan_of
 from ._message import DEFAULT_MAX_BLOB_LEN
 from ._packets import Socket
@@ -78,16 +79,22 @@ class _SocketFile:
         self.identity = (found.st_dev, found.st_ino)
         self.process = os.getpid()
         self.given = False
+        self.removed = False
 
     def remove(self) -> None:
-        if self.given or self.process != os.getpid():
+        """To be called while its socket is open: until then no process takes the file for stale, and no other file
+        gets its inode number. So it counts only once."""
+        if self.given or self.removed or self.process != os.getpid():
             return
+        self.removed = True
         try:
             found = os.lstat(self.path)
             if (found.st_dev, found.st_ino) == self.identity:
                 os.unlink(self.path)
-        except OSError:
-            pass  # what cannot be removed is stale
+        except OSError as error:
+            if error.errno is None:
+                raise
+            # What cannot be removed is stale.
 
 
 def _bind(listening: Socket, raw: bytes) -> Optional[_SocketFile]:
@@ -108,29 +115,36 @@ def _bind(listening: Socket, raw: bytes) -> Optional[_SocketFile]:
             _remove_if_stale(raw)
             listening.bind(raw)
         finally:
-            os.unlink(raw + b".wormhole-lock")  # still locked, so still the holder's own
-            # To close it is not enough: a process that was forked meanwhile has a copy.
-            fcntl.flock(lock, fcntl.LOCK_UN)
-            os.close(lock)
+            try:
+                os.unlink(raw + b".wormhole-lock")  # still locked, so still the holder's own
+            except OSError as problem:
+                if problem.errno is None:
+                    raise
+                # One that is left over and not locked does no harm.
+            finally:
+                # To close it is not enough: a process that was forked meanwhile has a copy.
+                fcntl.flock(lock.fileno(), fcntl.LOCK_UN)
+                lock.close()
     return _SocketFile(raw)
 
 
-def _lock(path: bytes) -> int:
+def _lock(path: bytes) -> Fd:
     while True:
         # Others may not even open it, so they cannot hold the lock.
-        lock = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        flags = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+        lock = opened(os.open, path, flags, 0o600)
         try:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE)) from None
             # The holder before may have removed it between the two calls.
-            if os.fstat(lock).st_nlink > 0:
+            if os.fstat(lock.fileno()).st_nlink > 0:
                 return lock
         except BaseException:
-            os.close(lock)
+            lock.close()
             raise
-        os.close(lock)
+        lock.close()
 
 
 def _remove_if_stale(raw: bytes) -> None:
@@ -144,7 +158,8 @@ def _remove_if_stale(raw: bytes) -> None:
     try:
         probe.connect(raw)
     except ConnectionRefusedError:
-        os.unlink(raw)  # nobody has a socket bound to it
+        with suppress(FileNotFoundError):  # it may go meanwhile
+            os.unlink(raw)  # nobody has a socket bound to it
         return
     except FileNotFoundError:
         return
@@ -179,7 +194,7 @@ class Listener(End, Generic[T]):
         """Takes over a descriptor that listens already, as systemd hands them to programs; `accept` makes it
         non-blocking. Closes it and raises `NotAChannel` if it is something else. See also `bind`."""
         plan_of(type)
-        self._set_up(self._adopt(fd if isinstance(fd, int) else fd.detach()), type)
+        self._set_up(self._adopt(fd), type)
         self.max_message_len, self.max_blob_len = max_message_len, max_blob_len
 
     def _set_up(self, socket: Socket, type: Any) -> None:
@@ -210,6 +225,8 @@ class Listener(End, Generic[T]):
         except OSError as error:
             if file is not None:
                 file.remove()
+            if error.errno is None:
+                raise
             raise Address("listen at", shown) from error
         made: Listener[T] = cls._of(listening, type)
         made.max_message_len, made.max_blob_len = max_message_len, max_blob_len
@@ -244,10 +261,13 @@ class Listener(End, Generic[T]):
             yield self.accept()
 
     def close(self) -> None:
-        super().close()
-        self._accepted.clear()
         if self._file is not None:
             self._file.remove()
+        super().close()
+        held: List[Any] = []
+        while take_first(self._accepted, held):
+            self._own(held)
+            del held[:]
 
     close.__doc__ = End.close.__doc__
 
@@ -261,8 +281,7 @@ class Listener(End, Generic[T]):
         held: List[Any] = []
         try:
             if self._accepted:
-                held[:] = self._accepted[0]
-                del self._accepted[0]
+                take_first(self._accepted, held)
 
             def attempt(may_block: bool) -> bool:
                 return bool(held) or _accept_one(end, held)
@@ -275,17 +294,18 @@ class Listener(End, Generic[T]):
             return self._made(held)
         except Closed:
             raise self._is_closed() from None
-        except OSError as error:
+        except BaseException as error:
+            if held:  # so it is of a signal's handler
+                try:
+                    self._own(held)
+                finally:  # not before: another thread may take it, and own it
+                    self._accepted += (held,)
+                raise
+            if not isinstance(error, OSError) or error.errno is None:
+                raise
             if self._socket is not end:
                 raise self._is_closed() from None
-            if error.errno is None:
-                raise  # of a signal's handler
             raise Io("accept a client") from error
-        except BaseException:
-            if held:
-                self._accepted += (held,)
-                self._own(held)
-            raise
 
     def _own(self, held: List[Any]) -> Socket:
         """Makes what was accepted an object that owns it, known to the list before it does."""
@@ -298,11 +318,18 @@ class Listener(End, Generic[T]):
 
     def _made(self, held: List[Any]) -> Tuple[Receiver[T], Peer]:
         accepted = self._own(held)
-        accepted.shutdown(socket.SHUT_WR)
+        try:
+            accepted.shutdown(socket.SHUT_WR)
+            peer = Peer(*_packets.credentials(accepted))
+        except OSError as error:
+            if error.errno is None:
+                raise
+            del held[:]
+            raise Io("accept a client") from error
         receiver: Receiver[T] = Receiver._of(accepted, self._type)
         receiver.max_message_len = self.max_message_len
         receiver.max_blob_len = self.max_blob_len
-        return receiver, Peer(*_packets.credentials(accepted))
+        return receiver, peer
 
 
 def _accept_one(listening: Socket, held: List[Any]) -> bool:
@@ -315,7 +342,9 @@ def _accept_one(listening: Socket, held: List[Any]) -> bool:
         return False
     try:
         held.extend(starmap(listening._accept, ((),)))  # type: ignore[attr-defined]
-    except (BlockingIOError, ConnectionAbortedError):
+    except (BlockingIOError, ConnectionAbortedError) as error:
+        if held or error.errno is None:
+            raise  # of a signal's handler
         return False
     return True
 
@@ -359,12 +388,18 @@ def _connected(raw: bytes, shown: str, type: Any, deadline: Optional[float]) -> 
     try:
         end = Socket(_packets.UNIX, int(socket.SOCK_SEQPACKET), 0)
     except OSError as error:
+        if error.errno is None:
+            raise
         raise Address("connect to", shown) from error
     try:
         end.setblocking(True)
         _connect(end, raw, deadline)
-        return Sender._of(_packets.wrap(end.detach()), type)
+        made: List[Socket] = []
+        _packets.take_over((end,), made)
+        return Sender._of(made[0], type)
     except OSError as error:
+        if error.errno is None:
+            raise
         raise Address("connect to", shown) from error
     finally:
         end.close()

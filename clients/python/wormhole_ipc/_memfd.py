@@ -7,13 +7,15 @@ import os
 from typing import Union
 
 from ._errors import Io, Malformed
-from ._fd import Fd
+from ._fd import Fd, opened
 
 
-def create(operation: str, flags: int = 0) -> int:
+def create(operation: str, flags: int = 0) -> Fd:
     try:
-        return os.memfd_create("wormhole", os.MFD_CLOEXEC | flags)
+        return opened(os.memfd_create, "wormhole", os.MFD_CLOEXEC | flags)
     except OSError as error:
+        if error.errno is None:
+            raise
         raise Io(operation) from error
 
 
@@ -27,18 +29,20 @@ def write(memfd: int, content: Union[bytes, bytearray, memoryview]) -> None:
 
 def filled(
     content: Union[bytes, bytearray, memoryview], create_it: str, fill_it: str, seals: int = 0
-) -> int:
+) -> Fd:
     """A fresh memfd with this content and these seals. `Io` says which of the two could not be done."""
     memfd = create(create_it, os.MFD_ALLOW_SEALING if seals else 0)
     try:
-        write(memfd, content)
+        write(memfd.fileno(), content)
         if seals:
-            fcntl.fcntl(memfd, fcntl.F_ADD_SEALS, seals)
+            fcntl.fcntl(memfd.fileno(), fcntl.F_ADD_SEALS, seals)
     except OSError as error:
-        os.close(memfd)
+        memfd.close()
+        if error.errno is None:
+            raise
         raise Io(fill_it) from error
     except BaseException:
-        os.close(memfd)
+        memfd.close()
         raise
     return memfd
 
@@ -46,7 +50,7 @@ def filled(
 def spill(rest: memoryview) -> Fd:
     """Puts the end of a long message into a fresh memfd."""
     create_it = "create the memfd (memfd_create) that a long message needs"
-    return Fd(filled(rest, create_it, "put a long message into a memfd"))
+    return filled(rest, create_it, "put a long message into a memfd")
 
 
 def gather(inline: Union[bytes, memoryview], memfd: int, missing: int) -> bytes:
@@ -54,11 +58,18 @@ def gather(inline: Union[bytes, memoryview], memfd: int, missing: int) -> bytes:
     try:
         # A file of another kind could make the read wait for ever.
         fcntl.fcntl(memfd, fcntl.F_GET_SEALS)
-    except OSError:
+    except OSError as error:
+        if error.errno is None:
+            raise
         raise Malformed(
             f"the descriptor for the {missing} bytes that the packet lacks is not a memfd"
         ) from None
-    size = os.fstat(memfd).st_size
+    try:
+        size = os.fstat(memfd).st_size
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise Malformed("the memfd of a long message cannot be looked at") from error
     if size != missing:
         raise Malformed(
             f"the packet lacks {missing} bytes and the memfd that came with it has {size}"
@@ -68,7 +79,9 @@ def gather(inline: Union[bytes, memoryview], memfd: int, missing: int) -> bytes:
     while offset < missing:
         try:
             part = os.pread(memfd, missing - offset, offset)
-        except OSError as error:
+        except (OSError, OverflowError) as error:
+            if isinstance(error, OSError) and error.errno is None:
+                raise
             raise Malformed("the memfd of a long message cannot be read") from error
         if not part:
             raise Malformed("the memfd of a long message was cut while it was read")

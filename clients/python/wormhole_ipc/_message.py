@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+from itertools import starmap
 from typing import Any, List, Optional, Tuple
 
 from ._errors import Mismatch, shown
@@ -129,8 +130,11 @@ class Incoming:
             number = _number_of(owner)
             if number >= 0:
                 try:
-                    self.numbers[index] = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 3)
-                except OSError:
+                    copy = starmap(fcntl.fcntl, ((number, fcntl.F_DUPFD_CLOEXEC, 3),))
+                    self.numbers[index : index + 1] = copy  # at once, from C
+                except OSError as error:
+                    if error.errno is None:
+                        raise
                     self.numbers[index] = None
                     whole = False
             elif self.numbers[index] is None:
@@ -162,7 +166,7 @@ def _number_of(owner: Any) -> int:
     """The number that an object owns, or -1: it never came to that, or it is closed."""
     try:
         number = owner.fileno()
-    except Exception:
+    except (AttributeError, ValueError):
         return -1
     return number if isinstance(number, int) else -1
 
@@ -170,6 +174,9 @@ def _number_of(owner: Any) -> int:
 def _close(owner: Any) -> None:
     try:
         owner.close()
+    except OSError as error:
+        if error.errno is None:
+            raise
     except Exception:
         pass  # it never came to own anything
 

@@ -3,6 +3,9 @@
 The sockets are those of `_socket`, which no library that patches `socket` replaces, and are made so that Python takes
 them for ones that do not block, without setting the flag: `O_NONBLOCK` lives in the socket, which other processes
 share. Then Python never polls by itself, and whether a call blocks is up to `MSG_DONTWAIT`.
+
+The kernel's errors have numbers. An `OSError` without one, such as `TimeoutError`, is of a signal's handler and goes
+through, here as everywhere.
 """
 
 from __future__ import annotations
@@ -18,8 +21,8 @@ import socket
 import struct
 import sys
 import termios
-from itertools import starmap
-from typing import Any, Callable, List, Tuple
+from itertools import chain, repeat, starmap
+from typing import Any, Callable, Iterable, List, Tuple
 
 from ._errors import Io, NotAChannel
 
@@ -69,19 +72,32 @@ def wrap(fd: int) -> Socket:
     try:
         return Socket(UNIX, KIND, 0, fd)
     except OSError as error:
-        raise NotAChannel(os.strerror(error.errno or 0)) from None
+        if error.errno is None:
+            raise
+        raise NotAChannel(os.strerror(error.errno)) from None
+
+
+def take_over(fresh: Iterable[_socket.socket], made: List[Socket]) -> None:
+    """Puts a `Socket` in the place of each socket that Python makes, without a moment at which nobody owns it."""
+    detached = map(_socket.socket.detach, fresh)
+    made.extend(map(Socket, repeat(UNIX), repeat(KIND), repeat(0), detached))
 
 
 def pair() -> Tuple[Socket, Socket]:
     """Makes the two sockets of a channel, the sending one first."""
+    made: List[Socket] = []
+    pairs = starmap(_socket.socketpair, ((UNIX, int(socket.SOCK_SEQPACKET)),))
     try:
-        sending, receiving = _socket.socketpair(UNIX, int(socket.SOCK_SEQPACKET))
+        take_over(chain.from_iterable(pairs), made)
     except OSError as error:
+        if error.errno is None:
+            raise
         raise Io("create a socket pair") from error
-    for fresh in (sending, receiving):
-        fresh.setblocking(True)  # `socket.setdefaulttimeout` may have said otherwise
+    sending, receiving = made
+    for fresh in made:
+        os.set_blocking(fresh.fileno(), True)  # `socket.setdefaulttimeout` may have said otherwise
     receiving.shutdown(socket.SHUT_WR)
-    return wrap(sending.detach()), wrap(receiving.detach())
+    return sending, receiving
 
 
 def bury(left: Socket) -> None:
@@ -92,8 +108,10 @@ def bury(left: Socket) -> None:
     try:
         inert = Socket(UNIX, KIND & ~socket.SOCK_NONBLOCK, 0)
         os.dup2(inert.fileno(), left.fileno(), inheritable=False)
-    except OSError:
-        pass  # out of descriptors: closed when the last of them is gone
+    except OSError as error:
+        if error.errno is None:
+            raise
+        # Out of descriptors: closed when the last of them is gone.
 
 
 def check_kind(candidate: Socket) -> None:
@@ -102,7 +120,9 @@ def check_kind(candidate: Socket) -> None:
         domain = candidate.getsockopt(socket.SOL_SOCKET, socket.SO_DOMAIN)
         kind = candidate.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)
     except OSError as error:
-        raise NotAChannel(os.strerror(error.errno or 0)) from None
+        if error.errno is None:
+            raise
+        raise NotAChannel(os.strerror(error.errno)) from None
     if domain != socket.AF_UNIX:
         raise NotAChannel(f"a socket of family {domain}, not AF_UNIX")
     if kind != socket.SOCK_SEQPACKET:
@@ -114,7 +134,9 @@ def check(candidate: Socket, receives: bool) -> None:
     check_kind(candidate)
     try:
         candidate.getpeername()
-    except OSError:
+    except OSError as error:
+        if error.errno is None:
+            raise
         raise NotAChannel("a unix socket that is not connected") from None
     if receives and nothing_can_come(candidate):
         raise NotAChannel("a sending end, where a receiving one is expected")
@@ -135,7 +157,9 @@ def events_of(candidate: Socket, mask: int) -> int:
         looks = poll()
         looks.register(candidate.fileno(), mask)
         return sum(events for _, events in looks.poll(0))
-    except OSError:
+    except OSError as error:
+        if error.errno is None:
+            raise
         return 0
 
 
@@ -171,8 +195,10 @@ def nothing_can_go(candidate: Socket) -> bool:
         candidate.send(_nowhere(), SEND_NOW)
     except BrokenPipeError:
         return not looks.poll(0)  # or the peer has gone meanwhile
-    except OSError:
-        pass  # and where a sandbox denies to ask
+    except OSError as error:
+        if error.errno is None:
+            raise
+        # And where a sandbox denies to ask.
     return False
 
 
@@ -181,14 +207,21 @@ def queued(receiving: Socket) -> int:
     found = array.array("i", [0])
     try:
         fcntl.ioctl(receiving.fileno(), termios.FIONREAD, found)
-    except OSError:
+    except OSError as error:
+        if error.errno is None:
+            raise
         return 0
     return found[0]
 
 
 def packet_limit(sending: Socket) -> int:
     """The longest packet that a sending socket takes."""
-    return min(sending.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) - 32, MAX_PACKET)
+    try:
+        return min(sending.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) - 32, MAX_PACKET)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise Io("look up the size of the buffer") from error
 
 
 class Sends:
@@ -197,21 +230,29 @@ class Sends:
     plainly = True
 
 
-def send(sending: Socket, data: Any, fds: List[int]) -> None:
-    """Sends a packet whole or not at all. Raises `OSError`, for one `BlockingIOError` instead of waiting."""
-    if fds:
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
-        sending.sendmsg([data], rights, SEND_NOW)
-        return
-    if Sends.plainly:
-        try:
-            sending.send(data, SEND_NOW)
-            return
-        except OSError as error:
-            if error.errno not in (errno.EPERM, errno.EACCES, errno.ENOSYS):
-                raise
-    sending.sendmsg([data], [], SEND_NOW)
-    Sends.plainly = False
+def send(sending: Socket, data: Any, fds: List[int], done: List[int]) -> bool:
+    """Sends a packet whole or not at all. False if it would block. Raises `OSError`.
+
+    Once it is sent there is something in ``done``, from C, before a signal's handler can run: what is raised then is
+    the handler's, and to send once more would be to send twice.
+    """
+    try:
+        if not fds and Sends.plainly:
+            try:
+                done.extend(starmap(sending.send, ((data, SEND_NOW),)))
+                return True
+            except OSError as error:
+                if done or error.errno not in (errno.EPERM, errno.EACCES, errno.ENOSYS):
+                    raise
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        done.extend(starmap(sending.sendmsg, (([data], rights, SEND_NOW),)))
+        if not fds:
+            Sends.plainly = False
+        return True
+    except BlockingIOError as error:
+        if done or error.errno is None:
+            raise
+        return False
 
 
 #: The arguments of a receive that does not wait, in a tuple of one for `starmap`; the buffer is among them.
@@ -247,10 +288,14 @@ def receive(receiving: Socket, held: List[Any], may_block: bool) -> bool:
     while True:
         try:
             held.extend(starmap(receiving.recvmsg_into, calls))
-        except BlockingIOError:
-            return False
-        except ConnectionResetError:
-            continue  # the sender closed and left unread what was sent backwards to it: reported once
+        except OSError as error:
+            if len(held) > 1 or error.errno is None:
+                raise  # of a signal's handler
+            if isinstance(error, BlockingIOError):
+                return False
+            if isinstance(error, ConnectionResetError):
+                continue  # the sender closed and left unread what was sent backwards to it: reported once
+            raise
         return True
 
 
@@ -276,8 +321,10 @@ def what_nothing_means(receiving: Socket) -> str:
         looks.register(receiving.fileno(), _POLLRDHUP)
         if not any(events & _POLLRDHUP for _, events in looks.poll(0)):
             return "empty packet"
-    except OSError:
-        pass  # a sandbox denies poll: then it is nearly always the end
+    except OSError as error:
+        if error.errno is None:
+            raise
+        # A sandbox denies poll: then it is nearly always the end.
     # A receive that finds the queue empty looks only then whether the sender is gone, which may have sent and
     # closed meanwhile.
     return "miss" if queued(receiving) > 0 else "end"
@@ -290,5 +337,6 @@ def close_all(fds: List[int]) -> None:
         del fds[-1]
         try:
             os.close(number)
-        except OSError:
-            pass
+        except OSError as error:
+            if error.errno is None:
+                raise

@@ -6,11 +6,12 @@ import fcntl
 import os
 import subprocess
 import threading
-from typing import Any, Sequence, Type, TypeVar, Union, overload
+from typing import Any, Optional, Sequence, Type, TypeVar, Union, overload
 
 from . import _packets
 from ._channel import Receiver, Sender
 from ._errors import Disconnected, Empty, Io, NotAChannel, NotInherited, excerpt
+from ._fd import Fd, opened
 from ._fields import plan_of
 from ._packets import Socket
 
@@ -69,7 +70,9 @@ def _check(number: int) -> Socket:
     """Checks that a descriptor is what is handed on, and leaves it alone if it is not."""
     try:
         flags = fcntl.fcntl(number, fcntl.F_GETFD)
-    except OSError:
+    except OSError as error:
+        if error.errno is None:
+            raise
         raise NotInherited(f"{VARIABLE}={number} names a closed descriptor") from None
     # Whatever this program has opened itself by that number.
     if flags & fcntl.FD_CLOEXEC:
@@ -88,6 +91,8 @@ def _check(number: int) -> Socket:
     except NotAChannel as error:
         raise NotInherited(f"{VARIABLE}={number} names a foreign descriptor: {error}") from None
     except OSError as error:
+        if error.errno is None:
+            raise
         raise Io("look up which process has made an inherited descriptor") from error
     return end
 
@@ -118,10 +123,11 @@ def spawn(
         with sender:
             files = sender._send(value, (), None, True, True)
         number = receiver.fileno()
-        higher = -1
+        higher: Optional[Fd] = None
         try:
             if number < 3:  # a standard stream, which Popen sets up itself
-                number = higher = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 3)
+                higher = opened(fcntl.fcntl, number, fcntl.F_DUPFD_CLOEXEC, 3)
+                number = higher.fileno()
             environment = dict(os.environ if options.get("env") is None else options["env"])
             environment[VARIABLE] = str(number)
             options["env"] = environment
@@ -132,10 +138,10 @@ def spawn(
                 if file is not None:  # of a listener that nobody has any more
                     file.given = False
                     file.remove()
-            if not isinstance(error, OSError):
+            if not isinstance(error, OSError) or error.errno is None:
                 raise
             program = command if isinstance(command, str) else next(iter(command), "")
             raise Io(f"start the program `{excerpt(os.fsdecode(program))}`") from error
         finally:
-            if higher >= 0:
-                os.close(higher)
+            if higher is not None:
+                higher.close()

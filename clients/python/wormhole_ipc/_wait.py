@@ -7,7 +7,7 @@ import os
 import select
 import socket
 from time import monotonic
-from typing import Any, Callable, List, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 from . import _packets
 from ._packets import Socket
@@ -75,8 +75,23 @@ class Waiters:
         for waker in tuple(self.wakers):
             try:
                 waker.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
+            except OSError as error:
+                if error.errno is None:
+                    raise
+
+
+# The wakers of the calls that sleep now, and whose they are.
+_asleep: Dict[Socket, Waiters] = {}
+
+
+def _after_fork() -> None:
+    """The calls that sleep are the other process's. To shut down a waker here would wake them for ever."""
+    for waiters in list(_asleep.values()):
+        waiters.wakers.clear()
+    _asleep.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def _waker() -> Optional[Socket]:
@@ -86,7 +101,9 @@ def _waker() -> Optional[Socket]:
     # tests/test_closing.py.
     try:
         return Socket(_packets.UNIX, int(socket.SOCK_DGRAM | socket.SOCK_NONBLOCK), 0)
-    except OSError:
+    except OSError as error:
+        if error.errno is None:
+            raise
         return None
 
 
@@ -97,7 +114,9 @@ def _is_alone() -> bool:
     try:
         # KERNEL: proc_task_getattr counts the threads, those that Python knows nothing of too.
         return os.stat("/proc/self/task").st_nlink == 3
-    except OSError:
+    except OSError as error:
+        if error.errno is None:
+            raise
         return False
 
 
@@ -159,6 +178,7 @@ def _sleep(
     waker = None if alone else _waker()
     try:
         if waker is not None:
+            _asleep[waker] = waiters
             waiters.wakers.append(waker)
             looks.register(waker.fileno(), select.POLLIN)
         while True:
@@ -181,5 +201,7 @@ def _sleep(
             if attempt(False):
                 return True
     finally:
-        if waker is not None and waker in waiters.wakers:
-            waiters.wakers.remove(waker)
+        if waker is not None:
+            _asleep.pop(waker, None)
+            if waker in waiters.wakers:
+                waiters.wakers.remove(waker)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import traceback
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Callable, List, NamedTuple, Optional, Tuple, TypeVar, Union
 
 from ._channel import Receiver, Sender
-from ._errors import Disconnected, Encode, Error, Io, TooLarge, TooManyFds, TooManyFdsInFlight
+from ._errors import Disconnected, Error, Io
 from ._fields import _hints
 from ._process import inherit
 
@@ -34,7 +36,7 @@ def work(function: Callable[[J], R]) -> None:
 
     The types are those of the function's annotations: of its parameter and of what it returns; without them any JSON.
     An exception fails the job and not the worker: its message, place and traceback are the job's error in the pool.
-    A job that cannot be decoded, and a result that cannot be encoded, fails likewise. `SystemExit` and
+    A job that cannot be decoded, and a result that cannot be sent, fails likewise. `SystemExit` and
     `KeyboardInterrupt` end the worker, and so fail the job.
 
         def count(job: Job) -> int:
@@ -66,9 +68,14 @@ def work(function: Callable[[J], R]) -> None:
                     except Exception:
                         outcome = _failure()
                     del job  # and close what it holds
+                sent: List[int] = []
                 try:
-                    results.send(outcome)
-                except (Encode, TooLarge, TooManyFds, TooManyFdsInFlight):
+                    results._send(outcome, (), None, True, False, _done=sent)
+                except Disconnected:
+                    return  # the pool is gone
+                except Exception:
+                    if sent:
+                        raise  # of a signal's handler
                     results.send(_failure())
                 del outcome
         except Disconnected:
@@ -76,13 +83,25 @@ def work(function: Callable[[J], R]) -> None:
 
 
 def _types_of(function: Any) -> Tuple[Any, Any]:
-    if not hasattr(function, "__annotations__"):
+    try:
+        names = list(inspect.signature(function).parameters)
+    except (TypeError, ValueError):  # some that are written in C
         return Any, Any
+    # Whose annotations these are.
+    while not inspect.isfunction(function) or hasattr(function, "__wrapped__"):
+        call: Any = getattr(function, "__call__", None)  # noqa: B004
+        if hasattr(function, "__wrapped__"):  # by a decorator
+            function = function.__wrapped__
+        elif isinstance(function, partial):
+            function = function.func
+        elif inspect.ismethod(function):
+            function = function.__func__
+        elif inspect.ismethod(call):
+            function = call.__func__
+        else:
+            return Any, Any
     hints = _hints(function)
-    result = hints.pop("return", Any)
-    code = getattr(function, "__code__", None)
-    names: List[str] = list(code.co_varnames[: code.co_argcount]) if code else []
-    return (hints.get(names[0], Any) if names else Any), result
+    return (hints.get(names[0], Any) if names else Any), hints.get("return", Any)
 
 
 def _failure() -> Err:

@@ -15,6 +15,7 @@ stand in messages and as types in them, and become one another: ``aio.Receiver(r
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import deque
 from typing import (
     Any,
@@ -59,6 +60,7 @@ class _Tasks:
         self.waiting: Deque[asyncio.Future[None]] = deque()
         self.loop: Optional[asyncio.AbstractEventLoop] = None
         self.number = -1
+        self.process = -1
 
     async def ready(self, number: int, sends: bool, at_most: Optional[float]) -> None:
         """Returns when the descriptor is ready or the time is over, and sometimes for nothing."""
@@ -68,7 +70,7 @@ class _Tasks:
         turn = loop.create_future()
         timer = None
         if not self.waiting:
-            self.loop, self.number = loop, number
+            self.loop, self.number, self.process = loop, number, os.getpid()
             if sends:
                 loop.add_writer(number, self._wake_one)
             else:
@@ -88,6 +90,8 @@ class _Tasks:
 
     def _stop(self, sends: bool) -> None:
         number, self.number = self.number, -1
+        if self.process != os.getpid():
+            return  # what watches the descriptor is shared with the other process, whose tasks wait on
         if self.loop is not None and not self.loop.is_closed():
             if sends:
                 self.loop.remove_writer(number)
