@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::fs::{
-    FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, fstat, fstatfs, ftruncate,
+    FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, fstat, fstatfs,
 };
 use rustix::io::{Errno, pread, retry_on_intr};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
@@ -309,9 +309,7 @@ impl Write for BlobWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let len = self.len.checked_add(bytes.len()).ok_or(Errno::FBIG)?;
         memfd::check_size(len, "fill a blob")?;
-        memfd::write(&self.memfd, bytes, self.len).inspect_err(|_| {
-            let _ = ftruncate(&self.memfd, self.len as u64); // a part may have been written
-        })?;
+        memfd::write(&self.memfd, bytes, self.len)?;
         self.len = len;
         Ok(bytes.len())
     }
