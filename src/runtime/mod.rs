@@ -264,21 +264,22 @@ impl<R: Reactor> Readable<R> {
 
     /// Makes attempts when the descriptor becomes readable, or stays so, until one has a result.
     async fn when_readable<T>(&self, mut attempt: impl FnMut() -> Option<T>) -> Result<T> {
-        while self.stays_readable() {
-            if let Some(result) = attempt() {
-                return Ok(result);
-            }
-            R::sleep(MOMENT).await;
-        }
         loop {
+            while self.stays_readable() {
+                if let Some(result) = attempt() {
+                    return Ok(result);
+                }
+                if self.stays_readable() {
+                    R::sleep(MOMENT).await;
+                }
+            }
             let mut attempt = || match attempt() {
                 Some(result) => Some(Some(result)),
                 None => self.stays_readable().then_some(None),
             };
             let read = self.reactor.read_with(&mut attempt).await;
-            match read.map_err(cannot_wait)? {
-                Some(result) => return Ok(result),
-                None => R::sleep(MOMENT).await,
+            if let Some(result) = read.map_err(cannot_wait)? {
+                return Ok(result);
             }
         }
     }

@@ -180,16 +180,12 @@ where
 
     /// Whether it keeps as many outcomes as it may.
     fn is_full(&mut self) -> bool {
-        self.drop_forgotten();
-        self.aside.len() + self.crew.outcomes.len() >= self.crew.settings.keep
-    }
-
-    /// Drops those outcomes that are not wanted any more.
-    fn drop_forgotten(&mut self) {
-        if !self.forgotten.is_empty() {
-            let outcomes = &mut self.crew.outcomes;
+        let keep = self.crew.settings.keep.saturating_sub(self.aside.len());
+        let outcomes = &mut self.crew.outcomes;
+        if outcomes.len() >= keep && !self.forgotten.is_empty() {
             outcomes.retain(|(id, _)| !self.forgotten.remove(id));
         }
+        outcomes.len() >= keep
     }
 
     fn give_out(&mut self, job: &J, wait: Wait) -> Result<JobId> {
@@ -280,6 +276,9 @@ where
             {
                 return Ok(None);
             }
+            if !self.crew.outcomes.is_empty() {
+                continue;
+            }
             if is_last {
                 return Err(Error::Empty);
             }
@@ -310,9 +309,9 @@ where
     /// As [`recv`](Self::recv) when workers cannot be started; the job is cancelled nevertheless.
     pub fn cancel(&mut self, id: JobId) -> Result<()> {
         self.crew.cancel(id);
-        self.crew.settle()?;
+        let settled = self.crew.settle();
         self.crew.watch.set_outcomes(self.has_outcomes());
-        Ok(())
+        settled
     }
 
     /// Returns how many jobs there are whose outcome was not received. Those that a [`map`](Self::map) has left behind do

@@ -133,7 +133,11 @@ where
         wait: Wait,
         would_block: Error,
     ) -> Result<()> {
-        let state = |crew: &Self| (crew.outcomes.len(), crew.count_ready(), crew.is_short);
+        // Whatever there may be to `tend`, or to say, from here on.
+        let state = |crew: &Self| {
+            let workers = (crew.count_ready(), crew.active(), crew.deaths);
+            (crew.outcomes.len(), workers, crew.is_short)
+        };
         let before = state(self);
         let is_time = self.sleep(wait)?;
         let has_changed = is_time || before != state(self);

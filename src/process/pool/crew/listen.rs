@@ -80,26 +80,30 @@ where
             Ok(()) | Err(Errno::INTR) => {}
             Err(errno) => return Err(Error::io(OPERATION, errno)),
         }
+        let (mut has_happened, mut is_time) = (false, false);
+        for event in &events {
+            has_happened |= match *event {
+                Event::Answer(place) => {
+                    self.hear(place);
+                    true
+                }
+                Event::End(place) => self.bury(place),
+                Event::Alarm => {
+                    is_time = true;
+                    self.look_for_room();
+                    true
+                }
+            };
+        }
+        self.events = events;
         let is_over = left == Some(Duration::ZERO) && !matches!(wait, Wait::Never);
-        if is_over && events.is_empty() {
+        if is_over && !has_happened {
             let after = wait.length();
             return Err(Error::TimedOut {
                 operation: OPERATION,
                 after,
             });
         }
-        let mut is_time = false;
-        for event in &events {
-            match *event {
-                Event::Answer(place) => self.hear(place),
-                Event::End(place) => self.bury(place),
-                Event::Alarm => {
-                    is_time = true;
-                    self.look_for_room();
-                }
-            }
-        }
-        self.events = events;
         Ok(is_time)
     }
 
@@ -231,20 +235,20 @@ where
         }
     }
 
-    /// Takes leave of a worker that has ended.
-    fn bury(&mut self, place: usize) {
+    /// Takes leave of a worker that has ended. `false`: it cannot be reaped yet.
+    fn bury(&mut self, place: usize) -> bool {
         let Some(Some(hand)) = self.places.get_mut(place) else {
-            return;
+            return false;
         };
         let end = match hand.process.ended(Wait::Never) {
             Ok(end) => end,
             // It is left to itself, with what it is at, so that nothing waits for it.
             Err(_) if hand.is_out_of_reach => ChildEnd::Unknown,
-            Err(_) => return, // not yet
+            Err(_) => return false,
         };
         self.hear(place); // a result may have been faster than whatever ended it
         let Some(mut hand) = self.places.get_mut(place).and_then(Option::take) else {
-            return;
+            return false;
         };
         self.is_short = true;
         if hand.is_heard {
@@ -283,5 +287,6 @@ where
                 Err(error) => self.outcomes.push_back((id, Err(error))),
             }
         }
+        true
     }
 }
