@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"reflect"
+	"sync"
 	"syscall"
 	"unsafe"
 )
@@ -130,9 +131,6 @@ func closeAll(v reflect.Value) {
 		case reflect.Pointer, reflect.Interface:
 			add(v.Elem())
 		case reflect.Slice, reflect.Array:
-			if !mayHold(v.Type().Elem()) {
-				continue
-			}
 			for i := 0; i < v.Len(); i++ {
 				element := v.Index(i)
 				if element.Kind() == reflect.Interface {
@@ -169,11 +167,36 @@ func closeOne(v reflect.Value) {
 	}
 }
 
-// mayHold tells whether it is worth looking at a value of a type.
+// holding has what mayHold has found, by type.
+var holding sync.Map
+
+// mayHold tells whether it is worth looking at a value of a type: whether a descriptor may be in it, at any depth.
 func mayHold(t reflect.Type) bool {
-	switch t.Kind() {
-	case reflect.Pointer, reflect.Interface, reflect.Slice, reflect.Array, reflect.Map, reflect.Struct:
+	if known, isKnown := holding.Load(t); isKnown {
+		return known.(bool)
+	}
+	holds := mayHoldWithin(t, map[reflect.Type]bool{})
+	holding.Store(t, holds)
+	return holds
+}
+
+func mayHoldWithin(t reflect.Type, seen map[reflect.Type]bool) bool {
+	if isDescriptor(t) || t.Kind() == reflect.Interface {
 		return true
+	}
+	if seen[t] {
+		return false // what it leads to is looked at already
+	}
+	seen[t] = true
+	switch t.Kind() {
+	case reflect.Pointer, reflect.Slice, reflect.Array, reflect.Map:
+		return mayHoldWithin(t.Elem(), seen)
+	case reflect.Struct:
+		for _, f := range shapeOf(t).fields {
+			if mayHoldWithin(f.typ, seen) {
+				return true
+			}
+		}
 	}
 	return false
 }

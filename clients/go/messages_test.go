@@ -485,6 +485,29 @@ func ends(t *testing.T, do func()) {
 	}
 }
 
+func TestOnlyTypesThatMayHoldDescriptorsAreLookedInto(t *testing.T) {
+	type leaf struct {
+		Name string
+		Next *leaf
+		Rows [][]float64
+	}
+	type branch struct {
+		Leaves map[string][]leaf
+		Back   *branch
+		Reply  *Sender[int]
+	}
+	for _, holds := range []any{&branch{}, []branch{}, [2]*os.File{}, map[int]any{}, []*Blob{}} {
+		if !mayHold(reflect.TypeOf(holds)) {
+			t.Errorf("%T is not looked into", holds)
+		}
+	}
+	for _, holds := range []any{[][]int{}, leaf{}, &leaf{}, map[string][]leaf{}, [3][]string{}, ring{}} {
+		if mayHold(reflect.TypeOf(holds)) {
+			t.Errorf("%T is looked into", holds)
+		}
+	}
+}
+
 func TestLinkedValuesAreClosed(t *testing.T) {
 	noLeak(t)
 	type node struct {
