@@ -89,17 +89,16 @@ func (d *decoder) value(v reflect.Value, mayBeNil bool) *problem {
 		if p := d.skip(); p != nil {
 			return p
 		}
-		// By convention most methods leave a value as it is for null, so that it would arrive as zero.
-		if string(d.text[start:d.at]) == "null" && v.Kind() != reflect.Slice && v.Kind() != reflect.Map {
-			d.at = start
-			return d.expected("a value of type " + t.String())
-		}
 		if isTooWide(d.text[start:d.at]) {
 			d.at = start
 			return d.wrong("a number of more than %d digits", maxDigits)
 		}
 		if err := v.Addr().Interface().(json.Unmarshaler).UnmarshalJSON(d.text[start:d.at]); err != nil {
 			return failed(err)
+		}
+		if string(d.text[start:d.at]) == "null" && !isWrittenNull(v) {
+			d.at = start
+			return d.expected("a value of type " + t.String())
 		}
 		return nil
 	}
@@ -497,4 +496,19 @@ func (d *decoder) takeBlob(size int64) error {
 	}
 	d.blobsLeft -= size
 	return nil
+}
+
+// isWrittenNull tells whether a value that was read from null is null. By convention most methods leave a value as it is
+// for null, so that it would arrive as zero.
+func isWrittenNull(v reflect.Value) bool {
+	switch v.Kind() {
+	case reflect.Slice, reflect.Map:
+		return true // it can be nil
+	}
+	own, isOwn := v.Addr().Interface().(json.Marshaler)
+	if !isOwn {
+		return false
+	}
+	text, err := own.MarshalJSON()
+	return err == nil && string(text) == "null"
 }

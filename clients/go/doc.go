@@ -33,10 +33,10 @@
 //   - Keys must match exactly; encoding/json would also take `Name` for `name`. A member that is there twice
 //     is refused, one that is missing as well, unless the field is a pointer or an interface, or has the option
 //     omitempty. Unknown members are ignored.
-//   - null is for pointers and interfaces, and for types of slices and maps whose own UnmarshalJSON takes it, as
-//     json.RawMessage does; a struct's is not asked. A nil slice is written [] and a nil map {}. A pointer to what is
-//     written null, as a nil pointer or a json.RawMessage may be, would arrive as nil itself and cannot be sent, and
-//     neither can a map with two keys that are written alike.
+//   - null is for pointers and interfaces, and for types whose own UnmarshalJSON takes it: those of slices and maps, as
+//     json.RawMessage is, and others that write it themselves, as nullable numbers and strings do. A nil slice is written
+//     [] and a nil map {}. A pointer to what is written null, as a nil pointer or a json.RawMessage may be, would arrive as
+//     nil itself and cannot be sent, and neither can a map with two keys that are written alike.
 //   - A []byte is a list of numbers, as Rust's Vec<u8> is, not base64. An array has exactly as many elements
 //     as its type says.
 //   - An integer field takes digits alone: 1.0, 1e0 and -0 are refused, and what does not fit. Floats always have

@@ -16,6 +16,24 @@ import (
 // The table "What JSON cannot carry" of PROTOCOL.md, row by row: what happens in Go is what the table says. What arrives
 // from Rust, and there, is in tests/languages/clients/table.rs.
 
+// perhaps is a number or nothing, as the nullable types of databases are.
+type perhaps struct {
+	Number int
+	IsSet  bool
+}
+
+func (p perhaps) MarshalJSON() ([]byte, error) {
+	if !p.IsSet {
+		return []byte("null"), nil
+	}
+	return json.Marshal(p.Number)
+}
+
+func (p *perhaps) UnmarshalJSON(text []byte) error {
+	*p = perhaps{IsSet: string(text) != "null"}
+	return json.Unmarshal(text, &p.Number)
+}
+
 type sameText int
 
 func (sameText) MarshalText() ([]byte, error) { return []byte("same"), nil }
@@ -128,6 +146,12 @@ func TestWhatJSONCannotCarry(t *testing.T) {
 		notReceived[[]big.Int](t, "[1,null]")
 		notReceived[map[string]time.Time](t, `{"x":null}`)
 		notReceived[struct{ X big.Int }](t, `{"X":null}`)
+		// But where it is what a type writes of itself.
+		several := []perhaps{{}, {7, true}}
+		if got := arrives(t, several); !reflect.DeepEqual(got, several) {
+			t.Errorf("found %v", got)
+		}
+		notReceived[perhaps](t, `"x"`)
 		if got := must[*time.Time](t)(reads[*time.Time](t, "null")); got != nil {
 			t.Errorf("found %v", got)
 		}
