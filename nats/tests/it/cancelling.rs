@@ -138,7 +138,7 @@ fn a_job_on_its_way_to_a_dropped_receive_is_there_for_try_recv() {
 #[test]
 fn a_job_that_has_waited_for_the_next_receive_is_kept_although_the_ack_wait_is_short() {
     on_every_server(|server| async move {
-        let ack_wait = Duration::from_millis(900);
+        let ack_wait = Duration::from_millis(980);
         let sends = open::<u32>(&server, "jobs", Options::new().ack_wait(ack_wait)).await;
         let other = Other::new(Handle::current(), sends.sender());
         in_one_thread(move || async move {
@@ -158,7 +158,7 @@ fn a_job_that_has_waited_for_the_next_receive_is_kept_although_the_ack_wait_is_s
                 let busy = Duration::from_millis(700);
                 assert!(other.told.recv_timeout(busy).is_err());
                 let job = rx.recv_timeout(SOON).await.unwrap();
-                if since.elapsed() < Duration::from_millis(750) {
+                if since.elapsed() < Duration::from_millis(730) {
                     assert_eq!((*job, job.deliveries()), (number, 1));
                     let second = queue.receiver().recv_timeout(ack_wait).await;
                     assert!(matches!(second, Err(Error::TimedOut { .. })), "{second:?}");
