@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::runtime::Handle;
-use wormhole_nats::{Error, Options, Queue, Sender};
+use wormhole_nats::async_nats::Client;
+use wormhole_nats::{Error, Options, Queue, Receiver, Sender};
 
 use crate::support::{LONG, SOON, connect, consumer, on_every_server, open, until};
 
@@ -95,6 +96,22 @@ impl Other {
         self.tell.send(job).unwrap();
         self.told.recv_timeout(SOON).unwrap();
     }
+
+    /// Sends a job for which a call has asked that is dropped just before. Gives the time when it was.
+    async fn send_to_a_dropped_call(
+        &self,
+        client: &Client,
+        rx: &Receiver<u32>,
+        job: u32,
+    ) -> Instant {
+        let mut receiving = Box::pin(rx.recv());
+        assert!(polled(&mut receiving, 3).await.is_none());
+        until(|| async { consumer(client, "jobs", "num_waiting").await >= 1 }).await;
+        drop(receiving);
+        let since = Instant::now();
+        self.send(job);
+        since
+    }
 }
 
 #[test]
@@ -110,12 +127,7 @@ fn a_job_on_its_way_to_a_dropped_receive_is_there_for_try_recv() {
             let mut number = 0;
             loop {
                 number += 1;
-                let mut receiving = Box::pin(rx.recv());
-                assert!(polled(&mut receiving, 3).await.is_none());
-                until(|| async { consumer(&client, "jobs", "num_waiting").await >= 1 }).await;
-                drop(receiving);
-                let since = Instant::now();
-                other.send(number);
+                let since = other.send_to_a_dropped_call(&client, &rx, number).await;
                 // It has come to this process, which has not read it yet.
                 let received = rx.try_recv().await;
                 if since.elapsed() < Duration::from_millis(90) {
@@ -148,12 +160,7 @@ fn a_job_that_has_waited_for_the_next_receive_is_kept_although_the_ack_wait_is_s
             let mut number = 0;
             loop {
                 number += 1;
-                let mut receiving = Box::pin(rx.recv());
-                assert!(polled(&mut receiving, 3).await.is_none());
-                until(|| async { consumer(&client, "jobs", "num_waiting").await >= 1 }).await;
-                drop(receiving);
-                let since = Instant::now();
-                other.send(number);
+                let since = other.send_to_a_dropped_call(&client, &rx, number).await;
                 // This machine is busy, for so long that a third of the ack wait later is too late.
                 let busy = Duration::from_millis(700);
                 assert!(other.told.recv_timeout(busy).is_err());

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use wormhole_nats::{Error, Options, Storage};
+use wormhole_nats::{Error, Options, Sender, Storage};
 
 use crate::support::{api, connect, on_every_server, on_every_server_with, open, publish};
 
@@ -137,6 +137,24 @@ fn too_large_a_job_is_refused_before_it_is_sent() {
     });
 }
 
+/// How long a text may be so that its message keeps to a limit. One that is a byte longer is refused.
+async fn longest(tx: &Sender<String>, limit: u64) -> usize {
+    let bytes = usize::try_from(limit).unwrap();
+    let error = tx.send_with_id("a", "x".repeat(bytes)).await.unwrap_err();
+    let Error::TooLarge { len, limit: of, .. } = error else {
+        panic!("{error:#}");
+    };
+    assert_eq!(of, limit);
+    let longest = usize::try_from(limit - (len - limit)).unwrap();
+    let error = tx.send_with_id("b", "x".repeat(longest + 1)).await;
+    let error = error.unwrap_err();
+    assert!(
+        matches!(error, Error::TooLarge { len, .. } if len == limit + 1),
+        "{error:#}"
+    );
+    longest
+}
+
 #[test]
 fn a_job_that_the_stream_has_no_room_for_is_too_large() {
     on_every_server(|server| async move {
@@ -144,18 +162,7 @@ fn a_job_that_the_stream_has_no_room_for_is_too_large() {
             let options = Options::new().max_bytes(1000).storage(storage);
             let queue = open::<String>(&server, name, options).await;
             let tx = queue.sender();
-            let error = tx.send_with_id("a", "x".repeat(1000)).await.unwrap_err();
-            let Error::TooLarge { len, limit, .. } = error else {
-                panic!("{error}");
-            };
-            assert_eq!(limit, 1000);
-            let longest = usize::try_from(1000 - (len - 1000)).unwrap();
-            let error = tx.send_with_id("b", "x".repeat(longest + 1)).await;
-            let error = error.unwrap_err();
-            assert!(
-                matches!(error, Error::TooLarge { len: 1001, .. }),
-                "{error}"
-            );
+            let longest = longest(&tx, 1000).await;
             // As long as possible. The server counts it as the library does.
             let stored = tx.send_with_id("c", "x".repeat(longest)).await.unwrap();
             assert_eq!(stored.sequence, 1);
@@ -181,18 +188,7 @@ fn a_job_longer_than_its_stream_takes_is_too_large() {
         api(&client, "STREAM.CREATE.jobs", &limited(500)).await;
         let queue = open::<String>(&server, "jobs", Options::new()).await;
         let tx = queue.sender();
-        let error = tx.send_with_id("a", "x".repeat(500)).await.unwrap_err();
-        let Error::TooLarge { len, limit, .. } = error else {
-            panic!("{error:#}");
-        };
-        assert_eq!(limit, 500);
-        let longest = usize::try_from(500 - (len - 500)).unwrap();
-        let error = tx.send_with_id("b", "x".repeat(longest + 1)).await;
-        let error = error.unwrap_err();
-        assert!(
-            matches!(error, Error::TooLarge { len: 501, .. }),
-            "{error:#}"
-        );
+        let longest = longest(&tx, 500).await;
         let job = "x".repeat(longest);
         tx.send_with_id("c", job.clone()).await.unwrap();
 
